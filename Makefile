@@ -1,0 +1,71 @@
+# make demo and make test do all of their set-up themselves; README.md says more.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO      ?= go
+# Pure Go: the binary runs in every image, whatever C library it has.
+export CGO_ENABLED = 0
+ifeq ($(CI),true)
+export LAYERWRIGHT_TEST_NO_SKIP = 1
+endif
+
+TEST_PACKAGES := docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd
+
+.PHONY: build buildkit demo lint vet unit race blackbox test test-deps fuzz clean
+
+build: ## bin/layerwright
+	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/layerwright ./entrypoint
+
+buildkit: ## bin/buildkitd and bin/buildctl, which the tests compare with
+	cd tools/buildkit && $(GO) build -o ../../bin/ github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
+
+demo: build ## a build from beginning to end, nothing needed but Linux and Go
+	$(GO) build -o bin/demo ./tests/demo
+	bin/demo
+
+test: test-deps lint vet race unit blackbox ## everything
+
+test-deps: ## Debian packages with the real programs that the tests work with
+	@missing=(); \
+	for p in $(TEST_PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' "$$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$$p"); \
+	done; \
+	if (( $${#missing[@]} == 0 )); then exit 0; fi; \
+	if ! command -v apt-get >/dev/null || (( $$(id -u) != 0 )); then \
+	  why="not root"; command -v apt-get >/dev/null || why="no apt-get on this machine"; \
+	  echo "test-deps: cannot install $${missing[*]} ($$why)." >&2; \
+	  if [[ "$${LAYERWRIGHT_TEST_NO_SKIP:-}" == 1 ]]; then echo "test-deps: and no test may be skipped in CI: run as root on Debian." >&2; exit 4; fi; \
+	  echo "test-deps: tests that need them will be skipped; run as root on Debian to have them all." >&2; exit 0; \
+	fi; \
+	echo "test-deps: installing $${missing[*]}"; \
+	apt-get update -q; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$${missing[@]}" </dev/null
+
+bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+	cd tools/lint && $(GO) build -o ../../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+lint: bin/golangci-lint
+	bin/golangci-lint run ./...
+
+vet:
+	$(GO) vet ./...
+
+# The race detector needs cgo, and compiling BuildKit with it takes longer than
+# all of these tests: packages that import it are tested without.
+race:
+	@command -v gcc >/dev/null || { if [[ "$${LAYERWRIGHT_TEST_NO_SKIP:-}" == 1 ]]; then echo "race: needs gcc" >&2; exit 4; fi; echo "race: skipped, no gcc" >&2; exit 0; }; \
+	packages=$$($(GO) list -f '{{.ImportPath}} {{join .Deps " "}} {{join .TestImports " "}} {{join .XTestImports " "}}' ./core/internal/... | grep -v github.com/moby/buildkit | cut -d' ' -f1); \
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$packages
+
+unit:
+	$(GO) test -timeout 10m ./core/... ./entrypoint/... ./plugin/...
+
+# One package at a time: each starts daemons of its own.
+blackbox: build buildkit
+	$(GO) test -p 1 -timeout 30m ./tests/...
+
+clean:
+	rm -rf bin .demo

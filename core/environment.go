@@ -1,0 +1,266 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/sandbox"
+	"github.com/layerwright/layerwright/core/internal/snapshot"
+)
+
+// Main runs what a re-executed child of the engine does. The program calls it
+// before anything else with os.Args and exits with code when handled is true.
+func Main(args []string) (handled bool, code int) { return sandbox.Main(args) }
+
+// Inside says whether this process is the one that Enter has started. To be
+// asked before Main, which takes the mark off args.
+func Inside(args []string) bool { return sandbox.Inside(args) }
+
+// Harden keeps other processes from reading this one's memory and environment.
+// To be called at the start, before secrets are there.
+func Harden() error { return sandbox.Harden() }
+
+// EnterOptions say what a build will want of the environment.
+type EnterOptions struct {
+	// Isolation, Store and Force are Request's.
+	Isolation, Store string
+	Force            bool
+	// Args and Env are the program's own.
+	Args, Env []string
+}
+
+// Enter prepares the environment of a build: where isolation namespaces is the
+// choice it runs the program again inside, and entered is true with the exit
+// code. Not to be called when Inside.
+func Enter(ctx context.Context, opts EnterOptions) (entered bool, code int, err error) {
+	want, err := parseIsolation(opts.Isolation)
+	if err != nil {
+		return false, 0, err
+	}
+	_, report, err := probe(ctx, opts.Store, opts.Force)
+	if err != nil {
+		return false, 0, err
+	}
+	chosen, _, err := report.Choose(want)
+	if err != nil || chosen != sandbox.Namespaces {
+		return false, 0, err
+	}
+	code, err = sandbox.EnterNamespaces(context.WithoutCancel(ctx), opts.Args, opts.Env)
+	return true, code, err
+}
+
+// DoctorOptions are Doctor's settings, as Request's.
+type DoctorOptions struct {
+	Store string
+	Force bool
+}
+
+// DoctorReport is what the environment allows.
+type DoctorReport struct {
+	// Attempts are what was really tried.
+	Attempts []struct {
+		What, Answer, Meaning string
+		OK                    bool
+	}
+	// Store is where trees would be kept; Chosen and Snapshots what a build
+	// would use, Err why none would work.
+	Store, Chosen, Snapshots string
+	Err                      error
+}
+
+// Doctor tries what the environment allows and says what a build would use.
+func Doctor(ctx context.Context, opts DoctorOptions) DoctorReport {
+	var out DoctorReport
+	store, report, err := probe(ctx, opts.Store, opts.Force)
+	out.Store, out.Err = store, err
+	if err != nil {
+		return out
+	}
+	for _, a := range report.Attempts {
+		out.Attempts = append(out.Attempts, struct {
+			What, Answer, Meaning string
+			OK                    bool
+		}{a.Name + " (" + a.Tried + ")", a.Answer, a.Meaning, a.OK})
+	}
+	chosen, overlay, err := report.Choose(sandbox.Auto)
+	if out.Err = err; err != nil {
+		return out
+	}
+	out.Chosen, out.Snapshots = isolationName(chosen), "flat"
+	if overlay {
+		out.Snapshots = "overlay"
+	}
+	return out
+}
+
+// probe makes the store, puts right what a killed build has left, and tries
+// what works.
+func probe(ctx context.Context, store string, force bool) (string, sandbox.Report, error) {
+	store, err := makeStore(store)
+	if err != nil {
+		return store, sandbox.Report{}, err
+	}
+	if err := sandbox.Repair(store); err != nil {
+		return store, sandbox.Report{}, err
+	}
+	inplace := sandbox.ProbeInplace
+	if force {
+		inplace = sandbox.ProbeInplaceForced
+	}
+	return store, sandbox.Probe(ctx, sandbox.ProbeOptions{Store: store, Inplace: inplace}), nil
+}
+
+// ours is the directory that everything of Layerwright's is in, in our images
+// and in other containers; it stays in place while "/" is exchanged.
+const ours = "/layerwright"
+
+// makeStore chooses the store's directory, where none was given, and makes it.
+func makeStore(dir string) (string, error) {
+	if dir == "" {
+		dir = defaultStore()
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return dir, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return dir, (&fault.Error{Kind: fault.Environment, Op: "make the store", Err: err}).
+			With("Name a directory that can be written with --store.")
+	}
+	return dir, nil
+}
+
+func defaultStore() string {
+	switch {
+	case os.Geteuid() != 0:
+		return "/var/tmp/layerwright-" + strconv.Itoa(os.Geteuid())
+	case isDir(ours) || sandbox.Disposable():
+		return ours + "/store"
+	default:
+		return "/var/lib/layerwright"
+	}
+}
+
+func isDir(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
+func parseIsolation(s string) (sandbox.Isolation, error) {
+	for _, i := range []sandbox.Isolation{sandbox.Auto, sandbox.Namespaces, sandbox.Inplace, sandbox.Chroot} {
+		if s == isolationName(i) || s == "" {
+			return i, nil
+		}
+	}
+	return 0, fault.New(fault.Usage, "unknown isolation %q", s).With("Use auto, namespaces, inplace or chroot.")
+}
+
+func isolationName(i sandbox.Isolation) string {
+	return [...]string{"auto", "namespaces", "inplace", "chroot"}[i]
+}
+
+// machine is what a build runs steps and keeps trees with.
+type machine struct {
+	store    string
+	sandbox  sandbox.Sandbox
+	fallback sandbox.Sandbox
+	// overlay says which driver; userXattr is its option.
+	overlay, userXattr bool
+	// outside runs a function while "/" is the job's own.
+	outside func(func() error) error
+}
+
+// newMachine chooses isolation and snapshots for a request.
+func newMachine(ctx context.Context, req *Request, notice func(string)) (*machine, error) {
+	want, err := parseIsolation(req.Isolation)
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{outside: func(f func() error) error { return f() }}
+	if req.Inside {
+		if m.store, err = makeStore(req.Store); err != nil {
+			return nil, err
+		}
+		want = sandbox.Namespaces
+	} else {
+		var report sandbox.Report
+		if m.store, report, err = probe(ctx, req.Store, req.Force); err != nil {
+			return nil, err
+		}
+		auto := want == sandbox.Auto
+		if want, _, err = report.Choose(want); err != nil {
+			return nil, err
+		}
+		if want == sandbox.Namespaces {
+			return nil, fault.New(fault.Internal, "isolation namespaces outside of its namespaces")
+		}
+		if auto && want == sandbox.Inplace {
+			if m.fallback, err = sandbox.NewChroot(sandbox.ChrootOptions{}); err != nil {
+				m.fallback = nil
+			}
+		}
+	}
+	switch want {
+	case sandbox.Namespaces:
+		m.sandbox, err = sandbox.NewNamespaces(sandbox.NamespacesOptions{})
+	case sandbox.Chroot:
+		m.sandbox, err = sandbox.NewChroot(sandbox.ChrootOptions{})
+	default:
+		opts := sandbox.InplaceOptions{Store: m.store, Force: req.Force, Notice: notice}
+		if isDir(ours) {
+			opts.Keep = []string{ours}
+		}
+		m.sandbox, err = sandbox.NewInplace(opts)
+		m.outside = func(f func() error) error { return sandbox.Outside(m.store, f) }
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, m.chooseSnapshots(req.Snapshots)
+}
+
+func (m *machine) chooseSnapshots(want string) error {
+	switch want {
+	case "flat":
+		return nil
+	case "", "auto", "overlay":
+	default:
+		return fault.New(fault.Usage, "unknown snapshots %q", want).With("Use auto, overlay or flat.")
+	}
+	if m.sandbox.Isolation() != sandbox.Namespaces {
+		if want == "overlay" {
+			return fault.New(fault.Environment, "overlay snapshots need isolation namespaces, and this is %s", isolationName(m.sandbox.Isolation())).
+				With("Leave --snapshots at auto.")
+		}
+		return nil
+	}
+	userXattr, err := snapshot.ProbeOverlay(m.store)
+	if err != nil && want == "overlay" {
+		return fault.New(fault.Environment, "overlay snapshots do not work in %s: %w", m.store, err).
+			With("Put the store on a volume or tmpfs with --store, or use --snapshots flat.")
+	}
+	m.overlay, m.userXattr = err == nil, userXattr
+	return nil
+}
+
+// newStore makes the store of trees in dir.
+func (m *machine) newStore(dir string) (snapshot.Store, error) {
+	opts := snapshot.Options{UserXattr: m.userXattr}
+	if m.overlay {
+		return snapshot.NewOverlay(dir, opts)
+	}
+	return snapshot.NewFlat(dir, opts)
+}
+
+// describe is one line on what was chosen.
+func (m *machine) describe() string {
+	driver := "flat"
+	if m.overlay {
+		driver = "overlay"
+	}
+	return fmt.Sprintf("isolation %s, snapshots %s, store %s", isolationName(m.sandbox.Isolation()), driver, m.store)
+}

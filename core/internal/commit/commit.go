@@ -1,0 +1,211 @@
+// Package commit owns turning a layer's tar stream into a compressed blob file,
+// once: diffID, compression, digest and file in one pass, with constant memory
+// and output that depends on nothing but the input. It does not know where the
+// tar comes from or where the blob goes.
+package commit
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/pgzip"
+	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+)
+
+// Compression is how a blob is compressed. A sealed choice.
+type Compression int
+
+const (
+	// Gzip is the default, understood everywhere.
+	Gzip Compression = iota
+	// Zstd is smaller and faster, for OCI images only.
+	Zstd
+	// None leaves the tar as it is.
+	None
+)
+
+// ParseCompression reads "gzip", "zstd", "none" or "" (gzip).
+func ParseCompression(s string) (Compression, error) {
+	switch s {
+	case "", "gzip":
+		return Gzip, nil
+	case "zstd":
+		return Zstd, nil
+	case "none", "uncompressed":
+		return None, nil
+	}
+	return 0, fmt.Errorf("unknown compression %q: gzip, zstd or none", s)
+}
+
+// gzipBlock is the size of the blocks that are compressed side by side. It is
+// part of the output's bytes: a golden digest in the tests pins it.
+const gzipBlock = 1 << 20
+
+// Options are the choices of a Writer; the zero value is gzip, OCI.
+type Options struct {
+	Compression Compression
+	// Docker gives layers Docker's media types instead of OCI's.
+	Docker bool
+}
+
+// Writer stores layers as blob files in a directory.
+type Writer struct {
+	dir  string
+	opts Options
+}
+
+// New makes a writer that stores in dir, an existing directory.
+func New(dir string, opts Options) *Writer { return &Writer{dir: dir, opts: opts} }
+
+// Layer stores what write writes. A disk that is full is a fault of the
+// environment.
+func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io.Writer) error) (_ v1.Layer, err error) {
+	f, err := os.CreateTemp(w.dir, ".tmp-")
+	if err != nil {
+		return nil, space(w.dir, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = f.Close()
+			_ = os.Remove(f.Name())
+		}
+	}()
+	digest, diffID := sha256.New(), sha256.New()
+	out := &counter{w: io.MultiWriter(f, digest)}
+	z, err := w.compressor(out)
+	if err != nil {
+		return nil, err
+	}
+	// The two hashes and the compression of different blocks go on side by
+	// side: diffID is taken from the buffers on their way.
+	buffered := bufio.NewWriterSize(io.MultiWriter(z, diffID), 1<<20)
+	err = write(ctx, buffered)
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if err = errors.Join(err, z.Close()); err != nil {
+		return nil, space(w.dir, err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, space(w.dir, err)
+	}
+	b := &blob{digest: hashOf(digest), diffID: hashOf(diffID), size: out.n, mediaType: w.mediaType(), compression: w.opts.Compression}
+	b.path = filepath.Join(w.dir, b.digest.Hex)
+	if err := os.Rename(f.Name(), b.path); err != nil {
+		return nil, fmt.Errorf("store blob: %w", err)
+	}
+	return b, nil
+}
+
+// space says in words what ENOSPC means.
+func space(dir string, err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return &fault.Error{Kind: fault.Environment, Err: fmt.Errorf("no space left in %s: %w", dir, err),
+			Remedy: "Free some space, or put the store on a larger file system with --store."}
+	}
+	return err
+}
+
+func hashOf(h hash.Hash) v1.Hash {
+	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}
+}
+
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+func (w *Writer) compressor(out io.Writer) (io.WriteCloser, error) {
+	switch w.opts.Compression {
+	case Zstd:
+		return zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(2))
+	case None:
+		return nopCloser{out}, nil
+	}
+	z, err := pgzip.NewWriterLevel(out, pgzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	// The output does not depend on how many blocks are under way.
+	return z, z.SetConcurrency(gzipBlock, max(2, runtime.GOMAXPROCS(0)))
+}
+
+func (w *Writer) mediaType() types.MediaType {
+	switch {
+	case w.opts.Compression == Zstd:
+		return types.OCILayerZStd
+	case w.opts.Compression == None && w.opts.Docker:
+		return types.DockerUncompressedLayer
+	case w.opts.Compression == None:
+		return types.OCIUncompressedLayer
+	case w.opts.Docker:
+		return types.DockerLayer
+	}
+	return types.OCILayer
+}
+
+// blob is a stored layer.
+type blob struct {
+	path           string
+	digest, diffID v1.Hash
+	size           int64
+	mediaType      types.MediaType
+	compression    Compression
+}
+
+func (b *blob) Digest() (v1.Hash, error)            { return b.digest, nil }
+func (b *blob) DiffID() (v1.Hash, error)            { return b.diffID, nil }
+func (b *blob) Size() (int64, error)                { return b.size, nil }
+func (b *blob) MediaType() (types.MediaType, error) { return b.mediaType, nil }
+func (b *blob) Compressed() (io.ReadCloser, error)  { return os.Open(b.path) }
+
+func (b *blob) Uncompressed() (io.ReadCloser, error) {
+	f, err := os.Open(b.path)
+	if err != nil || b.compression == None {
+		return f, err
+	}
+	if b.compression == Zstd {
+		z, err := zstd.NewReader(f)
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return &stacked{Reader: z, close: func() error { z.Close(); return f.Close() }}, nil
+	}
+	z, err := gzip.NewReader(bufio.NewReaderSize(f, 1<<20))
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &stacked{Reader: z, close: func() error { return errors.Join(z.Close(), f.Close()) }}, nil
+}
+
+type stacked struct {
+	io.Reader
+	close func() error
+}
+
+func (s *stacked) Close() error { return s.close() }

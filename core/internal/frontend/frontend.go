@@ -1,0 +1,252 @@
+// Package frontend owns the way from a Dockerfile to a graph and an image
+// configuration: BuildKit's own Dockerfile frontend, run in this process on a
+// gateway client of ours. It alone imports that frontend. It refuses to carry
+// anything out: images are described by a Resolver, local files are read
+// through directories that it is given.
+package frontend
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/graph"
+	"github.com/layerwright/layerwright/core/internal/progress"
+)
+
+// Resolver describes images of registries.
+type Resolver interface {
+	// ResolveImage gives the digest that ref points at (of the index, if it
+	// is one) and the raw configuration for a platform.
+	ResolveImage(ctx context.Context, ref string, platform ocispecs.Platform) (digest string, config []byte, err error)
+}
+
+// Names of the local sources.
+const (
+	// Context is the build context, Dockerfile the directory of the
+	// Dockerfile. Named contexts have their own names.
+	Context    = "context"
+	Dockerfile = "dockerfile"
+)
+
+// Request is one Dockerfile with its settings.
+type Request struct {
+	// Locals maps a local source's name to a directory.
+	Locals map[string]string
+	// Filename is the Dockerfile's name in the directory Dockerfile. Data,
+	// when not nil, is its text, and nothing is read.
+	Filename string
+	Data     []byte
+
+	Target        string
+	Platforms     []ocispecs.Platform
+	BuildArgs     map[string]string
+	Labels        map[string]string
+	NamedContexts map[string]string
+	NoCache       bool
+	NoCacheFilter []string
+	ExtraHosts    []string
+	Ulimits       []string
+	ShmSize       int64
+	Network       string
+	Hostname      string
+
+	// Progress takes notices and lint warnings.
+	Progress progress.Sink
+}
+
+// Result is the graph of all platforms and an image for each.
+type Result struct {
+	Graph  *graph.Graph
+	Images []Image
+}
+
+// Image is what one platform's part of the graph yields.
+type Image struct {
+	Platform ocispecs.Platform
+	// Root is the tree; its vertex is nil for an empty one.
+	Root graph.Edge
+	// Config is the raw image configuration, without the build's own layers
+	// (exptypes.ExporterImageConfigKey). BaseConfig is that of the base
+	// image, nil without one.
+	Config, BaseConfig []byte
+}
+
+// Run converts the Dockerfile. An error that has to do with a line carries its
+// location.
+func Run(ctx context.Context, req Request, resolver Resolver) (*Result, error) {
+	g := &gateway{req: req, resolver: resolver, opts: options(req)}
+	res, err := builder.Build(ctx, g)
+	if err != nil {
+		return nil, explain(err)
+	}
+	b := &graph.Builder{}
+	out := &Result{}
+	add := func(p ocispecs.Platform, r any, suffix string) error {
+		ref, ok := r.(*reference)
+		if !ok {
+			return fmt.Errorf("no result for platform %s", platforms.FormatAll(p))
+		}
+		root, err := b.Add(ref.def)
+		if err != nil {
+			return err
+		}
+		out.Images = append(out.Images, Image{Platform: p, Root: root,
+			Config:     res.Metadata[exptypes.ExporterImageConfigKey+suffix],
+			BaseConfig: res.Metadata[exptypes.ExporterImageBaseConfigKey+suffix]})
+		return nil
+	}
+	if res.Ref != nil {
+		p := platforms.DefaultSpec()
+		if len(req.Platforms) > 0 {
+			p = req.Platforms[0]
+		}
+		err = add(platforms.Normalize(p), res.Ref, "")
+	} else {
+		var ps exptypes.Platforms
+		if err := json.Unmarshal(res.Metadata[exptypes.ExporterPlatformsKey], &ps); err != nil {
+			return nil, fmt.Errorf("decode platforms: %w", err)
+		}
+		for _, p := range ps.Platforms {
+			err = errors.Join(err, add(p.Platform, res.Refs[p.ID], "/"+p.ID))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	out.Graph = b.Graph()
+	return out, nil
+}
+
+// options are the request in the words of BuildKit's frontend.
+func options(req Request) map[string]string {
+	o := map[string]string{"filename": req.Filename}
+	set := func(key, value string) {
+		if value != "" {
+			o[key] = value
+		}
+	}
+	set("target", req.Target)
+	set("hostname", req.Hostname)
+	set("force-network-mode", req.Network)
+	set("add-hosts", strings.Join(req.ExtraHosts, ","))
+	set("ulimit", strings.Join(req.Ulimits, ","))
+	if req.ShmSize > 0 {
+		o["shm-size"] = strconv.FormatInt(req.ShmSize, 10)
+	}
+	var ps []string
+	for _, p := range req.Platforms {
+		ps = append(ps, platforms.FormatAll(p))
+	}
+	set("platform", strings.Join(ps, ","))
+	for k, v := range req.BuildArgs {
+		o["build-arg:"+k] = v
+	}
+	for k, v := range req.Labels {
+		o["label:"+k] = v
+	}
+	for k, v := range req.NamedContexts {
+		o["context:"+k] = v
+	}
+	if req.NoCache {
+		o["no-cache"] = ""
+	} else if len(req.NoCacheFilter) > 0 {
+		o["no-cache"] = strings.Join(req.NoCacheFilter, ",")
+	}
+	return o
+}
+
+// explain turns the frontend's error into one with kind, place and remedy.
+func explain(err error) error {
+	loc := location(err)
+	if _, ok := fault.As(err); ok {
+		return fault.At(bare(err), loc)
+	}
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	e := &fault.Error{Kind: fault.User, Err: bare(err), Location: loc}
+	switch text := err.Error(); {
+	case errors.Is(err, fs.ErrNotExist) && strings.Contains(text, "failed to read dockerfile"):
+		e.Remedy = "Name the Dockerfile with --dockerfile, and its directory with --context."
+	case strings.Contains(text, "no build stage in current context"):
+		e.Remedy = "A Dockerfile begins with FROM; only ARG may come before it."
+	case strings.Contains(text, "unknown instruction"):
+		e.Remedy = "Correct the instruction's name, or end the line before with \\ if it continues there."
+	case strings.Contains(text, "could not be found") && strings.Contains(text, "target stage"):
+		e.Remedy = "Name one of the Dockerfile's stages with --target (FROM … AS name)."
+	}
+	return e
+}
+
+// bare is the innermost error that still has the words, without the layers that
+// only carry a source position.
+func bare(err error) error {
+	for {
+		var se *errdefs.SourceError
+		var le *parser.LocationError
+		switch {
+		case errors.As(err, &se) && se.Error() == err.Error() && errors.Unwrap(se) != nil && any(se) == any(err):
+			err = errors.Unwrap(se)
+		case errors.As(err, &le) && any(le) == any(err) && errors.Unwrap(le) != nil:
+			err = errors.Unwrap(le)
+		default:
+			return err
+		}
+	}
+}
+
+func location(err error) *fault.Location {
+	for _, s := range errdefs.Sources(err) {
+		if s.Info == nil || len(s.Ranges) == 0 || s.Ranges[0].Start == nil {
+			continue
+		}
+		loc := &fault.Location{File: s.Info.Filename, Source: s.Info.Data, Start: int(s.Ranges[0].Start.Line)}
+		loc.End = loc.Start
+		if last := s.Ranges[len(s.Ranges)-1]; last.End != nil {
+			loc.End = max(loc.End, int(last.End.Line))
+		}
+		return loc
+	}
+	return nil
+}
+
+// sourceLocation is the place of a lint warning.
+func sourceLocation(info *pb.SourceInfo, ranges []*pb.Range) *fault.Location {
+	if info == nil || len(ranges) == 0 || ranges[0].Start == nil {
+		return nil
+	}
+	l := &fault.Location{File: info.Filename, Source: info.Data, Start: int(ranges[0].Start.Line)}
+	l.End = l.Start
+	if ranges[0].End != nil {
+		l.End = max(l.End, int(ranges[0].End.Line))
+	}
+	return l
+}
+
+// builtin says whether a "# syntax=" names a frontend that the built-in one
+// stands for: docker/dockerfile in any version and channel.
+func builtin(ref string) bool {
+	ref = strings.TrimPrefix(ref, "docker.io/")
+	ref = strings.TrimPrefix(ref, "index.docker.io/")
+	name, _, _ := strings.Cut(ref, "@")
+	name, _, _ = strings.Cut(name, ":")
+	return slices.Contains([]string{"docker/dockerfile", "docker/dockerfile-upstream", "dockerfile.v0"}, name)
+}
+
+func cloneOptions(m map[string]string) map[string]string { return maps.Clone(m) }

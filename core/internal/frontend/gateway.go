@@ -1,0 +1,213 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/client/llb/sourceresolver"
+	"github.com/moby/buildkit/frontend/dockerfile/builder"
+	gwclient "github.com/moby/buildkit/frontend/gateway/client"
+	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+	fstypes "github.com/tonistiigi/fsutil/types"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/progress"
+)
+
+// session is fixed, so that one Dockerfile always yields one graph.
+const session = "layerwright"
+
+// maxFile bounds what is read of a Dockerfile or .dockerignore.
+const maxFile = 16 << 20
+
+// gateway is what BuildKit's frontend sees of the outside.
+type gateway struct {
+	req      Request
+	resolver Resolver
+	opts     map[string]string
+}
+
+var _ gwclient.Client = (*gateway)(nil)
+
+func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	p := platforms.DefaultSpec()
+	if opt.ImageOpt != nil && opt.ImageOpt.Platform != nil {
+		p = *opt.ImageOpt.Platform
+	}
+	d, config, err := g.resolver.ResolveImage(ctx, ref, p)
+	if err != nil {
+		return "", "", nil, err
+	}
+	return ref, digest.Digest(d), config, nil
+}
+
+func (g *gateway) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	ref, ok := strings.CutPrefix(op.Identifier, "docker-image://")
+	if !ok {
+		return &sourceresolver.MetaResponse{Op: op}, nil
+	}
+	_, d, config, err := g.ResolveImageConfig(ctx, ref, opt)
+	if err != nil {
+		return nil, err
+	}
+	return &sourceresolver.MetaResponse{Op: op, Image: &sourceresolver.ResolveImageResponse{Digest: d, Config: config}}, nil
+}
+
+func (g *gateway) BuildOpts() gwclient.BuildOpts {
+	return gwclient.BuildOpts{
+		Opts: cloneOptions(g.opts), SessionID: session, Product: "layerwright",
+		Workers: []gwclient.WorkerInfo{{ID: "layerwright", Platforms: []ocispecs.Platform{platforms.DefaultSpec()}}},
+		LLBCaps: pb.Caps.CapSet(pb.Caps.All()),
+		Caps:    gwpb.Caps.CapSet(gwpb.Caps.All()),
+	}
+}
+
+func (*gateway) Inputs(context.Context) (map[string]llb.State, error) { return nil, nil }
+
+func (*gateway) NewContainer(context.Context, gwclient.NewContainerRequest) (gwclient.Container, error) {
+	return nil, errors.New("containers of a frontend are not supported")
+}
+
+func (g *gateway) Warn(_ context.Context, _ digest.Digest, msg string, opts gwclient.WarnOpts) error {
+	rule, text, ok := strings.Cut(msg, ": ")
+	if !ok || strings.ContainsAny(rule, " \t") {
+		rule, text = "", msg
+	}
+	if i := strings.LastIndex(text, " (line "); i > 0 {
+		text = text[:i]
+	}
+	g.req.Progress.Emit(progress.Notice{Level: progress.Warning, Rule: rule, Text: text, URL: opts.URL,
+		Location: sourceLocation(opts.SourceInfo, opts.Range), Time: time.Now()})
+	return nil
+}
+
+// Solve is asked for three things: to read files of a local source, to run
+// another frontend ("# syntax="), and, at the end, for the graph itself.
+func (g *gateway) Solve(ctx context.Context, req gwclient.SolveRequest) (*gwclient.Result, error) {
+	if req.Frontend != "" {
+		return g.forward(ctx, req)
+	}
+	res := gwclient.NewResult()
+	name, err := localOnly(req.Definition)
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		res.SetRef(&reference{def: req.Definition})
+		return res, nil
+	}
+	dir, ok := g.req.Locals[name]
+	if !ok && (name != Dockerfile || g.req.Data == nil) {
+		return nil, fmt.Errorf("no local source %q", name)
+	}
+	ref := &reference{def: req.Definition, dir: dir}
+	if name == Dockerfile && g.req.Data != nil {
+		ref.files = map[string][]byte{g.req.Filename: g.req.Data}
+	}
+	res.SetRef(ref)
+	return res, nil
+}
+
+// localOnly gives the name of the local source that is all of a definition.
+func localOnly(def *pb.Definition) (string, error) {
+	if def == nil || len(def.Def) != 2 {
+		return "", nil
+	}
+	op := &pb.Op{}
+	if err := op.Unmarshal(def.Def[0]); err != nil {
+		return "", fmt.Errorf("decode operation: %w", err)
+	}
+	if s := op.GetSource(); s != nil {
+		if name, ok := strings.CutPrefix(s.Identifier, "local://"); ok {
+			return name, nil
+		}
+	}
+	return "", nil
+}
+
+func (g *gateway) forward(ctx context.Context, req gwclient.SolveRequest) (*gwclient.Result, error) {
+	source := req.FrontendOpt["source"]
+	if !builtin(source) {
+		return nil, fault.New(fault.User, "frontend %q is not supported: Layerwright runs docker/dockerfile only", source).
+			With("Remove the line \"# syntax=\", or use a docker/dockerfile frontend.")
+	}
+	g.opts["cmdline"] = req.FrontendOpt["cmdline"]
+	g.req.Progress.Emit(progress.Notice{Level: progress.Info, Time: time.Now(),
+		Text: fmt.Sprintf("%s: the built-in Dockerfile frontend is used in its place", source)})
+	return builder.Build(ctx, g)
+}
+
+// reference is a graph that has not run, or a local source whose files can be
+// read.
+type reference struct {
+	def   *pb.Definition
+	dir   string
+	files map[string][]byte
+}
+
+var _ gwclient.Reference = (*reference)(nil)
+
+func (r *reference) ToState() (llb.State, error) {
+	op, err := llb.NewDefinitionOp(r.def)
+	if err != nil {
+		return llb.State{}, err
+	}
+	return llb.NewState(op), nil
+}
+
+func (*reference) Evaluate(context.Context) error { return nil }
+
+func (r *reference) ReadFile(_ context.Context, req gwclient.ReadRequest) ([]byte, error) {
+	name := path.Clean("/" + req.Filename)[1:]
+	if data, ok := r.files[req.Filename]; ok {
+		return data, nil
+	}
+	if r.dir == "" {
+		return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
+	}
+	f, err := os.OpenInRoot(r.dir, name)
+	if err != nil {
+		var pe *os.PathError
+		if errors.As(err, &pe) {
+			return nil, &os.PathError{Op: "open", Path: name, Err: pe.Err}
+		}
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s: larger than %d bytes", name, maxFile)
+	}
+	return data, err
+}
+
+func (r *reference) StatFile(_ context.Context, req gwclient.StatRequest) (*fstypes.Stat, error) {
+	if data, ok := r.files[req.Path]; ok {
+		return &fstypes.Stat{Path: req.Path, Size: int64(len(data)), Mode: 0o644}, nil
+	}
+	f, err := os.OpenInRoot(r.dir, path.Clean("/" + req.Path)[1:])
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return &fstypes.Stat{Path: req.Path, Size: fi.Size(), Mode: uint32(fi.Mode()), ModTime: fi.ModTime().UnixNano()}, nil
+}
+
+func (*reference) ReadDir(context.Context, gwclient.ReadDirRequest) ([]*fstypes.Stat, error) {
+	return nil, errors.New("listing a directory is not supported")
+}

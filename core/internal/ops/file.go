@@ -1,0 +1,162 @@
+package ops
+
+import (
+	"context"
+	"errors"
+
+	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/fileop"
+	"github.com/layerwright/layerwright/core/internal/graph"
+	"github.com/layerwright/layerwright/core/internal/snapshot"
+	"github.com/layerwright/layerwright/core/internal/solve"
+)
+
+// fileOp is COPY, ADD, WORKDIR and heredocs: actions on trees, chained by
+// index. An action's input below the number of the vertex's inputs is one of
+// those, above it the result of an earlier action, -1 an empty tree.
+type fileOp struct {
+	env     *Env
+	v       *graph.Vertex
+	actions []*pb.FileAction
+}
+
+func newFileOp(e *Env, v *graph.Vertex, op *pb.FileOp) (solve.Op, error) {
+	n := int64(len(v.Inputs))
+	for i, a := range op.Actions {
+		limit := n + int64(i)
+		if a.Input >= limit || a.SecondaryInput >= limit {
+			return nil, fault.New(fault.Internal, "file action %d refers to a later one", i)
+		}
+		if c, ok := a.Action.(*pb.FileAction_Copy); ok && a.SecondaryInput < 0 {
+			return nil, unsupported("copying %q from nothing", c.Copy.Src)
+		}
+	}
+	return &fileOp{env: e, v: v, actions: op.Actions}, nil
+}
+
+// work is a tree that actions change, with what they have changed.
+type work struct {
+	snapshot.Mutable
+	changed []string
+}
+
+// fileRun is one run of a fileOp.
+type fileRun struct {
+	*fileOp
+	in []solve.Claim
+	// works are the trees by index, as actions count.
+	works map[int64]*work
+	views map[int64]snapshot.View
+}
+
+// Run implements solve.Op.
+func (o *fileOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, err error) {
+	r := &fileRun{fileOp: o, in: in, works: map[int64]*work{}, views: map[int64]snapshot.View{}}
+	defer func() {
+		for _, v := range r.views {
+			err = errors.Join(err, v.Close())
+		}
+		done := map[*work]bool{}
+		for _, w := range r.works {
+			if !done[w] {
+				done[w] = true
+				err = errors.Join(err, w.Discard()) // nothing after Commit
+			}
+		}
+	}()
+	// What is only read is looked at before a tree is changed: the tree may
+	// be the same.
+	outputs := map[int64]*work{}
+	for i, a := range o.actions {
+		w, err := r.action(ctx, int64(i), a)
+		if err != nil {
+			return nil, err
+		}
+		if a.Output >= 0 {
+			outputs[a.Output] = w
+		}
+	}
+	results := make([]solve.Result, len(outputs))
+	for i, w := range outputs {
+		if i >= int64(len(results)) {
+			return nil, fault.New(fault.Internal, "file operation has output %d of %d", i, len(results))
+		}
+		changes := snapshot.Changes{Known: w.changed}
+		if changes.Known == nil {
+			changes.Known = []string{}
+		}
+		s, err := w.Commit(ctx, changes, o.env.capture(o.v))
+		if err != nil {
+			return nil, err
+		}
+		o.env.made(o.v, s)
+		results[i] = result{s}
+	}
+	return results, nil
+}
+
+func (r *fileRun) action(ctx context.Context, i int64, a *pb.FileAction) (*work, error) {
+	source := ""
+	if _, ok := a.Action.(*pb.FileAction_Copy); ok {
+		var err error
+		if source, err = r.read(ctx, a.SecondaryInput); err != nil {
+			return nil, err
+		}
+	}
+	w, err := r.write(ctx, a.Input)
+	if err != nil {
+		return nil, err
+	}
+	r.works[int64(len(r.in))+i] = w
+	changed, err := fileop.Run(ctx, fileop.Op{Root: w.Dir(), Action: a, Source: source,
+		Names: func(input int64) (string, error) { return r.read(ctx, input) }})
+	if err != nil {
+		if _, ok := fault.As(err); !ok {
+			err = &fault.Error{Kind: fault.User, Err: err}
+		}
+		return nil, err
+	}
+	w.changed = append(w.changed, changed...)
+	return w, nil
+}
+
+// read gives the directory of a tree that is only looked at.
+func (r *fileRun) read(ctx context.Context, i int64) (string, error) {
+	if i < 0 {
+		return "", nil
+	}
+	if w, ok := r.works[i]; ok {
+		return w.Dir(), nil
+	}
+	if v, ok := r.views[i]; ok {
+		return v.Dir(), nil
+	}
+	v, err := claimOf(r.in[i]).View(ctx)
+	if err != nil {
+		return "", err
+	}
+	r.views[i] = v
+	return v.Dir(), nil
+}
+
+// write gives a tree to change.
+func (r *fileRun) write(ctx context.Context, i int64) (*work, error) {
+	if w, ok := r.works[i]; ok {
+		return w, nil
+	}
+	claim := r.env.scratch
+	if i >= 0 {
+		claim = func() snapshot.Claim { return claimOf(r.in[i]) }
+	}
+	m, err := claim().Mutate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w := &work{Mutable: m}
+	if i >= 0 {
+		r.works[i] = w
+	}
+	return w, nil
+}

@@ -1,0 +1,295 @@
+package ops
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	cfs "github.com/containerd/continuity/fs"
+	"github.com/moby/buildkit/solver/pb"
+	copy "github.com/tonistiigi/fsutil/copy"
+	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/sandbox"
+	"github.com/layerwright/layerwright/core/internal/snapshot"
+	"github.com/layerwright/layerwright/core/internal/solve"
+)
+
+// mountSet is what the mounts of one step hold until it has ended.
+type mountSet struct {
+	env  *Env
+	in   []solve.Claim
+	ends []func() error
+}
+
+func (s *mountSet) atEnd(f func() error) { s.ends = append(s.ends, f) }
+
+func (s *mountSet) close() error {
+	var err error
+	for i := len(s.ends) - 1; i >= 0; i-- {
+		err = errors.Join(err, s.ends[i]())
+	}
+	return err
+}
+
+// prepare makes the sources of all mounts but the root.
+func (s *mountSet) prepare(ctx context.Context, o *execOp) ([]sandbox.Mount, error) {
+	var out []sandbox.Mount
+	for _, m := range o.op.Mounts {
+		if m == o.root {
+			continue
+		}
+		sm := sandbox.Mount{Target: filepath.Join("/", o.op.Meta.Cwd, m.Dest), ReadOnly: m.Readonly}
+		if filepath.IsAbs(m.Dest) {
+			sm.Target = filepath.Clean(m.Dest)
+		}
+		var err error
+		switch m.MountType {
+		case pb.MountType_BIND:
+			sm.Kind = sandbox.Bind
+			sm.Source, err = s.bind(ctx, m)
+		case pb.MountType_CACHE:
+			sm.Kind = sandbox.Cache
+			sm.Source, err = s.cache(ctx, o, m)
+		case pb.MountType_TMPFS:
+			sm.Kind = sandbox.Tmpfs
+			sm.Size = m.TmpfsOpt.GetSize()
+		case pb.MountType_SECRET:
+			data, ok := s.env.Secrets[m.SecretOpt.ID]
+			if !ok {
+				continue // optional: checked before
+			}
+			sm.Kind, sm.Data = sandbox.Secret, data
+			sm.UID, sm.GID, sm.Mode = int(m.SecretOpt.Uid), int(m.SecretOpt.Gid), fs.FileMode(m.SecretOpt.Mode&0o777)
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, sm)
+	}
+	return out, nil
+}
+
+// bind gives the source of a bind mount: the tree itself where it is only read
+// and can be mounted, otherwise one of its own, thrown away afterwards.
+func (s *mountSet) bind(ctx context.Context, m *pb.Mount) (string, error) {
+	claim := s.env.scratch()
+	if m.Input >= 0 {
+		claim = claimOf(s.in[m.Input])
+	}
+	if m.Readonly && !s.env.Sandbox.MovesBinds() {
+		v, err := claim.View(ctx)
+		if err != nil {
+			return "", err
+		}
+		s.atEnd(v.Close)
+		return selectPath(v.Dir(), m.Selector)
+	}
+	t, err := claim.Mutate(ctx)
+	if err != nil {
+		return "", err
+	}
+	s.atEnd(t.Discard)
+	return selectPath(t.Dir(), m.Selector)
+}
+
+// selectPath is the file or directory of a tree that a mount shows.
+func selectPath(root, selector string) (string, error) {
+	at, err := cfs.RootPath(root, filepath.Join("/", selector))
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Lstat(at); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", fault.New(fault.User, "%q: not found", filepath.Join("/", selector)).
+				With("Check the mount's source: it is relative to the build context (or to the stage or image of from=), and .dockerignore may exclude it.")
+		}
+		return "", err
+	}
+	return at, nil
+}
+
+// cache gives a cache mount's directory, made when it is first used: empty, or
+// with what from= and source= say. It is locked until the step has ended where
+// its sharing, or the way it is mounted, demands that.
+func (s *mountSet) cache(ctx context.Context, o *execOp, m *pb.Mount) (string, error) {
+	id := m.CacheOpt.GetID()
+	if id == "" {
+		id = m.Dest
+	}
+	if m.Input >= 0 {
+		id += "\x00" + o.v.Inputs[m.Input].Vertex.Digest.String() + "\x00" + m.Selector
+	}
+	sum := sha256.Sum256([]byte(id))
+	name := hex.EncodeToString(sum[:16])
+	sharing := m.CacheOpt.GetSharing()
+	if sharing == pb.CacheSharingOpt_SHARED && s.env.Sandbox.MovesBinds() {
+		sharing = pb.CacheSharingOpt_LOCKED // what is moved is in one place
+	}
+	if err := os.MkdirAll(s.env.Caches, 0o700); err != nil {
+		return "", err
+	}
+	dir, release, err := s.env.locks.acquire(ctx, filepath.Join(s.env.Caches, name), sharing)
+	if err != nil {
+		return "", err
+	}
+	s.atEnd(func() error { release(); return nil })
+	if _, err := os.Lstat(dir); err == nil {
+		return dir, nil
+	}
+	return dir, s.newCache(ctx, m, dir)
+}
+
+// newCache fills a cache directory for the first time; it appears whole.
+func (s *mountSet) newCache(ctx context.Context, m *pb.Mount, dir string) error {
+	tmp, err := os.MkdirTemp(s.env.Caches, ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	fresh := filepath.Join(tmp, "c")
+	if err := os.Mkdir(fresh, 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(fresh, 0o755); err != nil {
+		return err
+	}
+	if m.Input >= 0 {
+		if err := s.fill(ctx, claimOf(s.in[m.Input]), m.Selector, fresh); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
+	return nil
+}
+
+func (s *mountSet) fill(ctx context.Context, claim snapshot.Claim, selector, to string) (err error) {
+	v, err := claim.View(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	from, err := selectPath(v.Dir(), selector)
+	if err != nil {
+		return err
+	}
+	return copy.Copy(ctx, from, "/", to, "/", func(ci *copy.CopyInfo) { ci.CopyDirContents = true })
+}
+
+// cacheLocks arbitrates cache directories between the steps of this build and,
+// by lock files, with other builds.
+type cacheLocks struct {
+	mu   sync.Mutex
+	busy map[string]chan struct{}
+}
+
+// acquire gives the directory to use and a function that gives it back. For
+// sharing private another directory is taken when the first is in use.
+func (c *cacheLocks) acquire(ctx context.Context, path string, sharing pb.CacheSharingOpt) (string, func(), error) {
+	if sharing == pb.CacheSharingOpt_SHARED {
+		f, err := flock(ctx, path+".lock", unix.LOCK_SH, true)
+		return path, func() { closeFile(f) }, err
+	}
+	for i := 0; ; i++ {
+		p := path
+		if sharing == pb.CacheSharingOpt_PRIVATE && i > 0 {
+			p += "-" + strconv.Itoa(i)
+		}
+		wait := sharing == pb.CacheSharingOpt_LOCKED
+		free, err := c.enter(ctx, p, wait)
+		if err != nil {
+			return "", nil, err
+		}
+		if free == nil {
+			continue // private, and in use here
+		}
+		f, err := flock(ctx, p+".lock", unix.LOCK_EX, wait)
+		if err == nil {
+			return p, func() { closeFile(f); free() }, nil
+		}
+		free()
+		if wait || !errors.Is(err, unix.EWOULDBLOCK) {
+			return "", nil, err
+		}
+	}
+}
+
+// enter takes a path for this process; nil when it is in use and wait is false.
+func (c *cacheLocks) enter(ctx context.Context, path string, wait bool) (func(), error) {
+	for {
+		c.mu.Lock()
+		ch, taken := c.busy[path]
+		if !taken {
+			if c.busy == nil {
+				c.busy = map[string]chan struct{}{}
+			}
+			mine := make(chan struct{})
+			c.busy[path] = mine
+			c.mu.Unlock()
+			return func() {
+				c.mu.Lock()
+				delete(c.busy, path)
+				c.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		c.mu.Unlock()
+		if !wait {
+			return nil, nil
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func closeFile(f *os.File) {
+	if f != nil {
+		_ = f.Close()
+	}
+}
+
+// flock locks a file; waiting ends with ctx.
+func flock(ctx context.Context, path string, how int, wait bool) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock cache: %w", err)
+	}
+	for {
+		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !wait || !errors.Is(err, unix.EWOULDBLOCK) {
+			closeFile(f)
+			return nil, err
+		}
+		if err := sleep(ctx); err != nil {
+			closeFile(f)
+			return nil, err
+		}
+	}
+}
+
+// sleep is the pause between two tries for a lock.
+func sleep(ctx context.Context) error {
+	select {
+	case <-time.After(20 * time.Millisecond):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,167 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+)
+
+func TestUploadIsDoneOnceForConcurrentCallers(t *testing.T) {
+	s, c := newServer(t), newClient(t)
+	l, err := random.Layer(100_000, types.OCILayer)
+	require.NoError(t, err)
+	p, err := c.Pusher(s.host + "/once")
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { require.NoError(t, p.Upload(t.Context(), l)) })
+	}
+	wg.Wait()
+	require.Equal(t, 1, s.count("POST /v2/once/blobs/uploads/"))
+	// Another pusher finds it there.
+	p, err = c.Pusher(s.host + "/once")
+	require.NoError(t, err)
+	require.NoError(t, p.Upload(t.Context(), l))
+	require.Equal(t, 1, s.count("POST /v2/once/blobs/uploads/"))
+}
+
+func TestUploadRetries(t *testing.T) {
+	for name, code := range map[string]int{"500": 500, "429": 429, "lost session": 404} {
+		t.Run(name, func(t *testing.T) {
+			s, c := newServer(t), newClient(t)
+			var n atomic.Int32
+			s.on(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == http.MethodPut && n.Add(1) <= 2 {
+					w.WriteHeader(code)
+					return true
+				}
+				return false
+			})
+			l, err := random.Layer(100_000, types.OCILayer)
+			require.NoError(t, err)
+			p, err := c.Pusher(s.host + "/again")
+			require.NoError(t, err)
+			require.NoError(t, p.Upload(t.Context(), l))
+			n.Store(-100)
+			l, err = random.Layer(1000, types.OCILayer)
+			require.NoError(t, err)
+			require.Error(t, p.Upload(t.Context(), l), "not for ever")
+			n.Store(100)
+			require.NoError(t, p.Upload(t.Context(), l), "a failure is not remembered")
+		})
+	}
+}
+
+func TestRefusedPushSaysWhere(t *testing.T) {
+	s, c := newServer(t), newClient(t)
+	s.on(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPost {
+			w.WriteHeader(403)
+			_, _ = fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"no"}]}`)
+			return true
+		}
+		return false
+	})
+	p, err := c.Pusher(s.host + "/denied")
+	require.NoError(t, err)
+	for _, err := range []error{p.Put(t.Context(), platformImage(t, amd64)), p.Check(t.Context())} {
+		require.ErrorIs(t, err, ErrDenied)
+		require.ErrorContains(t, err, "push to "+s.host+"/denied")
+		f, ok := fault.As(err)
+		require.True(t, ok)
+		require.Equal(t, fault.Registry, f.Kind)
+	}
+	s.on(nil)
+	require.NoError(t, p.Check(t.Context()))
+}
+
+// failing is a layer that cannot be read.
+type failing struct {
+	v1.Layer
+	err error
+}
+
+func (f *failing) Compressed() (io.ReadCloser, error) {
+	return io.NopCloser(iotest.ErrReader(f.err)), nil
+}
+
+func TestAnErrorOfTheLayerIsNotTheRegistrys(t *testing.T) {
+	s, c := newServer(t), newClient(t)
+	img, err := c.Pusher(s.host + "/x")
+	require.NoError(t, err)
+	l, err := random.Layer(1000, types.OCILayer)
+	require.NoError(t, err)
+	cause := errors.New("disk on fire")
+	err = img.Upload(t.Context(), &failing{l, cause})
+	require.ErrorIs(t, err, cause)
+}
+
+func TestDestination(t *testing.T) {
+	for in, want := range map[string]string{
+		"app": "docker.io/library/app latest", "h.example:5/a/b:1": "h.example:5/a/b 1",
+	} {
+		repo, tag, err := Destination(in)
+		require.NoError(t, err)
+		require.Equal(t, want, repo+" "+tag)
+	}
+	_, _, err := Destination("a@sha256:" + strings.Repeat("a", 64))
+	require.ErrorContains(t, err, "has a digest")
+}
+
+func TestCredentialHelperIsAskedOutsideAndStaysQuiet(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-credential-planted"),
+		[]byte("#!/bin/sh\nread h\necho noise >&2\n[ \"$h\" = good.example ] || { echo 'leaked-secret'; exit 1; }\necho '{\"Username\":\"u\",\"Secret\":\"planted-secret\"}'\n"), 0o755)) //nolint:gosec // a program
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	t.Setenv("DOCKER_AUTH_CONFIG", `{"auths":{"good.example":{"auth":"ZW52OmVudg=="}}}`)
+	outside := 0
+	k, err := loadKeychain(writeConfig(t, `{"credsStore":"planted","credHelpers":{"none.example":"missing"}}`), "/docker",
+		func(f func() error) error { outside++; return f() })
+	require.NoError(t, err)
+
+	good := k.credential(t.Context(), "good.example")
+	a, err := good.Authorization()
+	require.NoError(t, err)
+	require.Equal(t, "planted-secret", a.Password)
+	require.Equal(t, 1, outside)
+	require.Equal(t, "a *** b", k.hide("a planted-secret b"))
+	require.Contains(t, good.source(), "docker-credential-planted")
+
+	_, err = k.credential(t.Context(), "bad.example").Authorization()
+	require.ErrorContains(t, err, "noise")
+	require.NotContains(t, err.Error(), "leaked-secret")
+	_, err = k.credential(t.Context(), "none.example").Authorization()
+	require.ErrorContains(t, err, "docker-credential-missing")
+}
+
+func TestBrokenConfigIsAnError(t *testing.T) {
+	_, err := New(Options{ConfigDir: writeConfig(t, `{"auths":`), ConfigName: "/home/u/.docker"})
+	f, ok := fault.As(err)
+	require.True(t, ok)
+	require.Contains(t, err.Error(), "/home/u/.docker/config.json")
+	require.NotEmpty(t, f.Remedy)
+}
+
+func TestPlainHTTPIsOnlyForWhoMayUseIt(t *testing.T) {
+	o := Options{InsecureRegistries: []string{"lab.example:80"}}
+	tr := newTransport(o, newHostSet(false, o.InsecureRegistries))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://10.1.2.3/v2/", nil)
+	require.NoError(t, err)
+	_, err = tr.RoundTrip(req) //nolint:bodyclose // an error
+	require.ErrorIs(t, err, errPlainHTTP)
+}

@@ -1,0 +1,292 @@
+// Package registry owns everything that speaks to a container registry: names,
+// credentials, mirrors, retries, transport, pulling and pushing of manifests
+// and blobs. It alone imports go-containerregistry's remote packages. It
+// verifies every byte against the digest that promised it, keeps no blob in
+// memory, prints nothing, and refuses to know what is in a layer.
+package registry
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/progress"
+)
+
+// Options are how registries are reached. The zero value verifies TLS
+// everywhere, tries plain HTTP only on loopback addresses, and retries three
+// times.
+type Options struct {
+	// Insecure allows plain HTTP for all registries, InsecureRegistries for
+	// the named hosts ("host" or "host:port").
+	Insecure           bool
+	InsecureRegistries []string
+	// SkipTLSVerify accepts any certificate from all registries,
+	// SkipTLSVerifyRegistries from the named hosts.
+	SkipTLSVerify           bool
+	SkipTLSVerifyRegistries []string
+	// Mirrors ("host[:port][/prefix]") are asked first for images of Docker
+	// Hub; whatever goes wrong with a mirror, the next one is asked.
+	Mirrors []string
+	// ConfigDir is the directory of Docker's config.json; the user's own
+	// ~/.docker when empty. It is read once, by New. ConfigName is how
+	// messages call it where ConfigDir is a handle such as /proc/self/fd/9.
+	ConfigDir, ConfigName string
+	// PullRetries and PushRetries count attempts after the first one; 0
+	// means 3, less than 0 none.
+	PullRetries, PushRetries int
+	// Backoff is the first wait before a retry, doubled each time; 500 ms
+	// when 0. A server's Retry-After wins, up to one minute.
+	Backoff time.Duration
+	// Version goes into the user agent.
+	Version string
+	// RootCAs are trusted instead of the system's certificates, which New
+	// reads when this is nil.
+	RootCAs *x509.CertPool
+	// Proxy chooses the proxy; http.ProxyFromEnvironment when nil.
+	Proxy func(*http.Request) (*url.URL, error)
+	// Outside runs a function while the root of the file system is the
+	// job's own. Credential helpers run through it. Called directly if nil.
+	Outside func(func() error) error
+	// Progress takes Transfer and Notice events; nil drops them.
+	Progress progress.Sink
+}
+
+// Client reaches registries. Connections, tokens and resolved images are
+// shared by all users of one Client, which lives as long as one build: a tag
+// resolves to the same image in all of it. Safe for concurrent use.
+type Client struct {
+	opts     Options
+	keys     *keychain
+	insecure hostSet
+	base     http.RoundTripper
+	uploads  chan struct{}
+
+	mu       sync.Mutex
+	sessions map[string]*slot[*session]
+	images   map[string]*slot[*Image]
+}
+
+// maxUploads bounds how many blobs a Client sends at the same time.
+const maxUploads = 6
+
+// New reads the credentials and the system's certificates and prepares the
+// transport. It makes no network access.
+func New(opts Options) (*Client, error) {
+	if opts.Progress == nil {
+		opts.Progress = progress.Discard
+	}
+	if opts.Outside == nil {
+		opts.Outside = func(f func() error) error { return f() }
+	}
+	if opts.Backoff <= 0 {
+		opts.Backoff = 500 * time.Millisecond
+	}
+	opts.PullRetries = retries(opts.PullRetries)
+	opts.PushRetries = retries(opts.PushRetries)
+	keys, err := loadKeychain(opts.ConfigDir, opts.ConfigName, opts.Outside)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		opts:     opts,
+		keys:     keys,
+		insecure: newHostSet(opts.Insecure, opts.InsecureRegistries),
+		uploads:  make(chan struct{}, maxUploads),
+		sessions: map[string]*slot[*session]{},
+		images:   map[string]*slot[*Image]{},
+	}
+	c.base = newTransport(opts, c.insecure)
+	return c, nil
+}
+
+func retries(n int) int {
+	switch {
+	case n < 0:
+		return 0
+	case n == 0:
+		return 3
+	default:
+		return n
+	}
+}
+
+// hostSet says for which hosts an exception from the secure default is made.
+type hostSet struct {
+	all   bool
+	hosts map[string]bool
+}
+
+func newHostSet(all bool, hosts []string) hostSet {
+	s := hostSet{all: all, hosts: map[string]bool{}}
+	for _, h := range hosts {
+		h = strings.TrimPrefix(strings.TrimPrefix(h, "https://"), "http://")
+		h, _, _ = strings.Cut(h, "/")
+		if h == "docker.io" {
+			h = name.DefaultRegistry
+		}
+		if h != "" {
+			s.hosts[strings.ToLower(h)] = true
+		}
+	}
+	return s
+}
+
+// has matches "host:port" against entries with and without a port.
+func (s hostSet) has(hostport string) bool {
+	if s.all {
+		return true
+	}
+	hostport = strings.ToLower(hostport)
+	if s.hosts[hostport] {
+		return true
+	}
+	host, _, err := net.SplitHostPort(hostport)
+	return err == nil && s.hosts[host]
+}
+
+func isLoopback(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// slot holds a value that is made once, however many ask for it at the same
+// time; a failure is not kept, the next one who asks tries again.
+type slot[T any] struct {
+	turn chan struct{}
+	done bool
+	val  T
+}
+
+func getSlot[T any](mu *sync.Mutex, m map[string]*slot[T], key string) *slot[T] {
+	mu.Lock()
+	defer mu.Unlock()
+	s, ok := m[key]
+	if !ok {
+		s = &slot[T]{turn: make(chan struct{}, 1)}
+		m[key] = s
+	}
+	return s
+}
+
+func (s *slot[T]) get(ctx context.Context, build func() (T, error)) (T, error) {
+	var zero T
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return zero, context.Cause(ctx)
+	}
+	defer func() { <-s.turn }()
+	if s.done {
+		return s.val, nil
+	}
+	v, err := build()
+	if err != nil {
+		return zero, err
+	}
+	s.val, s.done = v, true
+	return v, nil
+}
+
+// repository is where something is: a registry's host and a path on it.
+type repository struct{ host, path string }
+
+func (r repository) String() string { return r.host + "/" + r.path }
+
+// apiHost is the host that requests go to.
+func (r repository) apiHost() string {
+	if r.host == "docker.io" {
+		return name.DefaultRegistry
+	}
+	return r.host
+}
+
+// parse reads a reference as Docker does ("debian" is
+// docker.io/library/debian:latest).
+func parse(ref string) (reference.Named, repository, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil, repository{}, fault.New(fault.User, "image reference %q: %w", scrub(ref), err).
+			With("A reference looks like registry.example/team/app:1.2 (lower case; no scheme).")
+	}
+	named = reference.TagNameOnly(named)
+	return named, repository{reference.Domain(named), reference.Path(named)}, nil
+}
+
+// Domain is the registry's host of a reference, normalised ("docker.io").
+func Domain(ref string) (string, error) {
+	_, repo, err := parse(ref)
+	return repo.host, err
+}
+
+// session is an authenticated connection to one repository for one purpose.
+type session struct {
+	client *http.Client
+	repo   repository
+	named  name.Repository
+	cred   *credential
+	tries  int
+}
+
+// session opens or reuses a session. mountFrom are repositories of the same
+// registry that blobs are to be mounted from.
+func (c *Client) session(ctx context.Context, repo repository, push bool, mountFrom ...string) (*session, error) {
+	key := repo.String()
+	scope, tries := transport.PullScope, c.opts.PullRetries
+	if push {
+		key, scope, tries = "push "+key, transport.PushScope, c.opts.PushRetries
+	}
+	key = strings.Join(append([]string{key}, mountFrom...), " ")
+	return getSlot(&c.mu, c.sessions, key).get(ctx, func() (*session, error) {
+		var nopts []name.Option
+		if c.insecure.has(repo.apiHost()) || isLoopback(repo.apiHost()) {
+			nopts = append(nopts, name.Insecure)
+		}
+		named, err := name.NewRepository(repo.String(), nopts...)
+		if err != nil {
+			return nil, fault.New(fault.User, "repository %s: %w", repo, err)
+		}
+		scopes := []string{named.Scope(scope)}
+		for _, from := range mountFrom {
+			scopes = append(scopes, "repository:"+from+":pull")
+		}
+		s := &session{repo: repo, named: named, cred: c.keys.credential(ctx, repo.host), tries: tries}
+		if _, err := s.cred.Authorization(); err != nil {
+			return nil, c.fail(ctx, s, "read credentials", err)
+		}
+		rt, err := transport.NewWithContext(ctx, named.Registry, s.cred, &retrying{inner: c.base, tries: tries, backoff: c.opts.Backoff}, scopes)
+		if err != nil {
+			return nil, c.fail(ctx, s, "connect", err)
+		}
+		s.client = &http.Client{Transport: rt}
+		return s, nil
+	})
+}
+
+// url is an address of the registry's API below the repository.
+func (s *session) url(parts ...string) string {
+	u := url.URL{
+		Scheme: s.named.Scheme(),
+		Host:   s.named.RegistryStr(),
+		Path:   "/v2/" + s.named.RepositoryStr() + "/" + strings.Join(parts, "/"),
+	}
+	return u.String()
+}

@@ -1,0 +1,258 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// copy branches a tree: every file anew (a clone where the file system can),
+// hardlinks, attributes and times kept, and the index with it.
+func (f *flat) copy(ctx context.Context, from *tree) (*tree, error) {
+	to, err := f.newTree()
+	if err != nil {
+		return nil, err
+	}
+	to.stale = from.stale
+	c := &copier{from: from.dir, to: to.dir, old: from.index, index: to.index, links: map[uint64]*linked{}}
+	c.group, c.ctx = errgroup.WithContext(ctx)
+	c.group.SetLimit(2 * runtime.GOMAXPROCS(0))
+	err = c.dir(from.index.root, to.index.root, "")
+	if err = errors.Join(err, c.group.Wait()); err != nil {
+		f.remove(to)
+		return nil, fmt.Errorf("branch tree: %w", err)
+	}
+	return to, nil
+}
+
+type copier struct {
+	from, to   string
+	old, index *index
+	group      *errgroup.Group
+	ctx        context.Context //nolint:containedctx // lives as long as one copy
+	mu         sync.Mutex
+	links      map[uint64]*linked
+}
+
+// linked is the copy of an inode with several names; others wait for it.
+type linked struct {
+	done chan struct{}
+	path string
+	err  error
+}
+
+// dir copies one directory's content and sets its attributes last.
+func (c *copier) dir(old, node *dirNode, rel string) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	from, to := filepath.Join(c.from, rel), filepath.Join(c.to, rel)
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	type file struct {
+		name string
+		st   unix.Stat_t
+	}
+	var files []file
+	for _, e := range entries {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(from, e.Name()), &st); err != nil {
+			return err
+		}
+		if !isDir(&st) {
+			files = append(files, file{e.Name(), st})
+			continue
+		}
+		if err := os.Mkdir(filepath.Join(to, e.Name()), 0o700); err != nil {
+			return err
+		}
+		child := newDirNode(&st)
+		node.addDir(e.Name(), child)
+		var oldChild *dirNode
+		if old != nil {
+			oldChild = old.dirs[e.Name()]
+		}
+		if err := c.dir(oldChild, child, path.Join(rel, e.Name())); err != nil {
+			return err
+		}
+	}
+	finish := func() error {
+		for _, f := range files {
+			e, err := c.file(path.Join(rel, f.name), &f.st)
+			if err != nil {
+				return err
+			}
+			if old != nil {
+				if o, ok := old.files[f.name]; ok {
+					e.sum, e.hasSum, e.caps = o.sum, o.hasSum, o.caps
+				}
+			}
+			c.index.seen(e.ctime)
+			node.addFile(f.name, e)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(from, &st); err != nil {
+			return err
+		}
+		return cloneAttributes(from, to, &st)
+	}
+	if len(files) < 8 || !c.group.TryGo(finish) {
+		return finish()
+	}
+	return nil
+}
+
+func (c *copier) file(rel string, st *unix.Stat_t) (fileEntry, error) {
+	to := filepath.Join(c.to, rel)
+	if st.Nlink > 1 {
+		first, mine := c.link(st.Ino, to)
+		if !mine {
+			<-first.done
+			if first.err != nil {
+				return fileEntry{}, first.err
+			}
+			if err := os.Link(first.path, to); err != nil {
+				return fileEntry{}, err
+			}
+			return statEntry(to)
+		}
+		first.err = c.one(rel, to, st)
+		close(first.done)
+		if first.err != nil {
+			return fileEntry{}, first.err
+		}
+		return statEntry(to)
+	}
+	if err := c.one(rel, to, st); err != nil {
+		return fileEntry{}, err
+	}
+	return statEntry(to)
+}
+
+func statEntry(at string) (fileEntry, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(at, &st); err != nil {
+		return fileEntry{}, err
+	}
+	return entryOf(&st), nil
+}
+
+func (c *copier) link(ino uint64, to string) (l *linked, mine bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l, ok := c.links[ino]; ok {
+		return l, false
+	}
+	l = &linked{done: make(chan struct{}), path: to}
+	c.links[ino] = l
+	return l, true
+}
+
+func (c *copier) one(rel, to string, st *unix.Stat_t) error {
+	from := filepath.Join(c.from, rel)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		if err := cloneFile(from, to); err != nil {
+			return err
+		}
+	case unix.S_IFLNK:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(target, to); err != nil {
+			return err
+		}
+	default:
+		if err := unix.Mknod(to, st.Mode, int(st.Rdev)); err != nil {
+			return fmt.Errorf("mknod %s: %w", rel, err)
+		}
+	}
+	return cloneAttributes(from, to, st)
+}
+
+// cloneFile copies content, sharing the blocks where the file system can.
+func cloneFile(from, to string) (err error) {
+	in, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
+		return nil
+	}
+	_, err = io.Copy(out, in) // copy_file_range
+	return err
+}
+
+// cloneAttributes gives to the owner, mode, attributes and time of from.
+func cloneAttributes(from, to string, st *unix.Stat_t) error {
+	if err := os.Lchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
+			return &os.PathError{Op: "chmod", Path: to, Err: err}
+		}
+	}
+	if err := cloneXattrs(from, to); err != nil {
+		return err
+	}
+	ts := []unix.Timespec{st.Mtim, st.Mtim}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, to, ts, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func cloneXattrs(from, to string) error {
+	n, err := unix.Llistxattr(from, nil)
+	if err != nil || n == 0 {
+		return nil // none, or the file system has no such thing
+	}
+	list := make([]byte, n+256)
+	if n, err = unix.Llistxattr(from, list); err != nil {
+		return nil
+	}
+	for _, name := range splitNul(list[:n]) {
+		size, err := unix.Lgetxattr(from, name, nil)
+		if err != nil {
+			continue
+		}
+		value := make([]byte, size)
+		if size, err = unix.Lgetxattr(from, name, value); err != nil {
+			continue
+		}
+		if err := unix.Lsetxattr(to, name, value[:size], 0); err != nil && name == "security.capability" {
+			return fmt.Errorf("set attribute %s of %s: %w", name, to, err)
+		}
+	}
+	return nil
+}
+
+func splitNul(b []byte) []string {
+	var out []string
+	start := 0
+	for i, c := range b {
+		if c == 0 {
+			if i > start {
+				out = append(out, string(b[start:i]))
+			}
+			start = i + 1
+		}
+	}
+	return out
+}

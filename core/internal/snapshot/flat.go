@@ -1,0 +1,329 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/layerwright/layerwright/core/internal/layer"
+)
+
+// Options are the choices of a driver; the zero value is fine.
+type Options struct {
+	// Clock is the clock of file times in nanoseconds; for tests.
+	Clock func() int64
+	// UserXattr makes driver overlay use user.overlay.* attributes: needed
+	// for mounts inside a user namespace.
+	UserXattr bool
+}
+
+// NewFlat makes a store of driver flat in dir, which it creates: every state
+// that is needed as files is one directory that holds the whole tree.
+func NewFlat(dir string, opts Options) (Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make store: %w", err)
+	}
+	if opts.Clock == nil {
+		opts.Clock = coarse
+	}
+	return &flat{dir: dir, opts: opts}, nil
+}
+
+type flat struct {
+	dir  string
+	opts Options
+
+	mu   sync.Mutex
+	next int
+	// removals are trees that are being removed.
+	removals errgroup.Group
+}
+
+func (f *flat) Scratch() State { return &flatState{store: f} }
+func (f *flat) FromLayers(layers []v1.Layer) State {
+	return &flatState{store: f, layers: slices.Clone(layers)}
+}
+func (f *flat) Extend(p State, more []v1.Layer) State {
+	return f.FromLayers(append(slices.Clone(p.Layers()), more...))
+}
+
+func (f *flat) Close() error {
+	err := f.removals.Wait()
+	return errors.Join(err, removeTree(f.dir))
+}
+
+// removeTree removes a tree whatever its modes are.
+func removeTree(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove %s: %w", dir, err)
+	}
+	return nil
+}
+
+func (f *flat) newTree() (*tree, error) {
+	f.mu.Lock()
+	f.next++
+	dir := filepath.Join(f.dir, strconv.Itoa(f.next))
+	f.mu.Unlock()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make tree: %w", err)
+	}
+	return &tree{dir: dir, index: newIndex(dir)}, nil
+}
+
+func (f *flat) remove(t *tree) {
+	f.removals.Go(func() error { return removeTree(t.dir) })
+}
+
+// tree is one directory with what is known of its files.
+type tree struct {
+	dir   string
+	index *index
+	// stale says that the index does not know the last change.
+	stale bool
+}
+
+type flatState struct {
+	store      *flat
+	layers     []v1.Layer
+	uncaptured bool
+	claims     *claims
+
+	mu sync.Mutex
+	// tree is the state as files; nil before it is needed and after it was
+	// changed in place.
+	tree *tree
+}
+
+func (s *flatState) Layers() []v1.Layer {
+	if s.uncaptured {
+		panic("snapshot: layers of a state that was committed without capture")
+	}
+	return slices.Clone(s.layers)
+}
+
+func (s *flatState) Claims(owners []int) []Claim {
+	s.claims = newClaims(owners, s.drop)
+	out := make([]Claim, len(owners))
+	for i := range owners {
+		out[i] = &flatClaim{state: s, exclusive: i == s.claims.exclusive}
+	}
+	if len(owners) == 0 {
+		s.drop()
+	}
+	return out
+}
+
+// drop removes the tree when nobody can ask for it any more.
+func (s *flatState) drop() {
+	s.mu.Lock()
+	t := s.tree
+	s.tree = nil
+	s.mu.Unlock()
+	if t != nil {
+		s.store.remove(t)
+	}
+}
+
+// materialise makes the state's files, once.
+func (s *flatState) materialise(ctx context.Context) (*tree, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tree != nil {
+		return s.tree, nil
+	}
+	t, err := s.store.newTree()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range s.Layers() {
+		if err := applyLayer(ctx, t.dir, l, layer.ApplyOptions{Observe: t.index.observe(t.dir)}); err != nil {
+			s.store.remove(t)
+			return nil, err
+		}
+	}
+	s.tree = t
+	return t, nil
+}
+
+// applyLayer unpacks a layer onto dir.
+func applyLayer(ctx context.Context, dir string, l v1.Layer, opts layer.ApplyOptions) (err error) {
+	rc, err := l.Uncompressed()
+	if err != nil {
+		return fmt.Errorf("open layer: %w", err)
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	return layer.Apply(ctx, dir, rc, opts)
+}
+
+type flatClaim struct {
+	state     *flatState
+	exclusive bool
+	released  sync.Once
+}
+
+func (c *flatClaim) State() State { return c.state }
+func (c *flatClaim) Release()     { c.released.Do(c.state.claims.release) }
+
+func (c *flatClaim) View(ctx context.Context) (View, error) {
+	t, err := c.state.materialise(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return dirView(t.dir), nil
+}
+
+// dirView is a tree that needs nothing done at the end.
+type dirView string
+
+func (d dirView) Dir() string { return string(d) }
+func (dirView) Close() error  { return nil }
+
+func (c *flatClaim) Mutate(ctx context.Context) (Mutable, error) {
+	s := c.state
+	t, err := c.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.Release()
+	if err := t.index.settle(ctx, s.store.opts.Clock); err != nil {
+		s.store.remove(t)
+		return nil, err
+	}
+	return &flatMutable{store: s.store, parent: s, tree: t}, nil
+}
+
+// take gives the state's own tree to the one who may change it, a copy to
+// everybody else.
+func (c *flatClaim) take(ctx context.Context) (*tree, error) {
+	s := c.state
+	if c.exclusive {
+		if err := s.claims.awaitOthers(ctx); err != nil {
+			return nil, err
+		}
+		t, err := s.materialise(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		s.tree = nil
+		s.mu.Unlock()
+		return t, nil
+	}
+	t, err := s.materialise(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.store.copy(ctx, t)
+}
+
+type flatMutable struct {
+	store  *flat
+	parent *flatState
+	tree   *tree
+	ended  bool
+}
+
+func (m *flatMutable) Dir() string { return m.tree.dir }
+
+func (m *flatMutable) Discard() error {
+	if !m.ended {
+		m.ended = true
+		m.store.remove(m.tree)
+	}
+	return nil
+}
+
+func (m *flatMutable) Commit(ctx context.Context, changes Changes, capture Capture) (State, error) {
+	if m.ended {
+		return nil, errors.New("commit: the change has ended already")
+	}
+	next := &flatState{store: m.store, tree: m.tree, layers: slices.Clone(m.parent.layers), uncaptured: m.parent.uncaptured}
+	if capture == nil {
+		m.ended = true
+		m.tree.stale = true
+		next.uncaptured = true
+		return next, nil
+	}
+	if m.tree.stale || m.parent.uncaptured {
+		return nil, errors.New("commit: capture on top of a state without capture")
+	}
+	found, err := m.find(ctx, changes)
+	if err != nil {
+		return nil, err
+	}
+	l, err := capture(ctx, func(ctx context.Context, w io.Writer) error {
+		return layer.Write(ctx, w, m.tree.dir, found, layer.WriteOptions{Sum: m.tree.index.setSum})
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.tree.index.shareSums(found)
+	m.ended = true
+	next.layers = append(next.layers, l)
+	return next, nil
+}
+
+func (m *flatMutable) find(ctx context.Context, changes Changes) ([]layer.Change, error) {
+	if changes.Known != nil {
+		return m.tree.index.known(m.tree.dir, changes.Known)
+	}
+	suspect := make(map[string]bool, len(changes.Suspect))
+	for _, p := range changes.Suspect {
+		suspect[path.Clean(p)] = true
+	}
+	return m.tree.index.walk(ctx, m.tree.dir, suspect)
+}
+
+// shareSums gives further names of an inode the hash of the first, which alone
+// was read for the layer.
+func (ix *index) shareSums(changes []layer.Change) {
+	sums := map[uint64]uint64{}
+	var lacking []layer.Change
+	for _, c := range changes {
+		e, ok := ix.file(c.Path)
+		switch {
+		case !ok:
+		case e.hasSum:
+			sums[e.ino] = e.sum
+		default:
+			lacking = append(lacking, c)
+		}
+	}
+	for _, c := range lacking {
+		if e, _ := ix.file(c.Path); sums[e.ino] != 0 {
+			ix.setSum(c.Path, sums[e.ino])
+		}
+	}
+}
+
+func (ix *index) file(p string) (fileEntry, bool) {
+	dir, name := split(p)
+	n := ix.find(dir)
+	if n == nil {
+		return fileEntry{}, false
+	}
+	e, ok := n.files[name]
+	return e, ok
+}
+
+// sortedPaths orders as a walk would, parents first, without doubles.
+func sortedPaths(paths []string) []string {
+	out := make([]string, 0, len(paths))
+	for _, p := range paths {
+		c := path.Clean("/" + p)[1:]
+		out = append(out, c)
+	}
+	slices.SortFunc(out, layer.ComparePaths)
+	return slices.Compact(out)
+}

@@ -1,0 +1,362 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/layerwright/layerwright/core/internal/layer"
+)
+
+// NewOverlay makes a store of driver overlay in dir, which it creates: every
+// layer is a directory, a state is a list of them, and a change is the upper
+// directory of a mount. The process must be in a mount namespace of its own.
+func NewOverlay(dir string, opts Options) (Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make store: %w", err)
+	}
+	return &overlay{dir: dir, opts: opts, base: map[string]*layerDir{}}, nil
+}
+
+type overlay struct {
+	dir  string
+	opts Options
+
+	mu   sync.Mutex
+	next int
+	base map[string]*layerDir
+	// captures are layers in the making; Close waits for them.
+	captures sync.WaitGroup
+}
+
+// layerDir is one layer as a directory. Layers of a base are unpacked side by
+// side; unpacked is closed when the files are there, ready when also what had
+// to come from the layers below is right.
+type layerDir struct {
+	path            string
+	unpacked, ready chan struct{}
+	err             error
+}
+
+func (o *overlay) path(suffix string) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.next++
+	return filepath.Join(o.dir, strconv.Itoa(o.next)+suffix)
+}
+
+func (o *overlay) Scratch() State { return &overlayState{store: o} }
+func (o *overlay) FromLayers(layers []v1.Layer) State {
+	return &overlayState{store: o, layers: slices.Clone(layers)}
+}
+
+func (o *overlay) Extend(p State, more []v1.Layer) State {
+	parent := p.(*overlayState)
+	return &overlayState{store: o, below: parent, layers: append(parent.Layers(), more...), more: more}
+}
+
+func (o *overlay) Close() error {
+	o.captures.Wait()
+	return removeTree(o.dir)
+}
+
+type overlayState struct {
+	store      *overlay
+	layers     []v1.Layer
+	uncaptured bool
+
+	// below and more are set by Extend: more layers on another state.
+	below *overlayState
+	more  []v1.Layer
+
+	mu sync.Mutex
+	// dirs is the chain as directories, base first; known says that it is.
+	dirs  []*layerDir
+	known bool
+}
+
+func (s *overlayState) Layers() []v1.Layer {
+	if s.uncaptured {
+		panic("snapshot: layers of a state that was committed without capture")
+	}
+	return slices.Clone(s.layers)
+}
+
+func (s *overlayState) Claims(owners []int) []Claim {
+	out := make([]Claim, len(owners))
+	for i := range owners {
+		out[i] = &overlayClaim{state: s}
+	}
+	return out
+}
+
+// materialise makes the chain's directories.
+func (s *overlayState) materialise(ctx context.Context) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.known {
+		var below []*layerDir
+		layers := s.layers
+		if s.below != nil {
+			if _, err := s.below.materialise(ctx); err != nil {
+				return nil, err
+			}
+			below, layers = s.below.dirs, s.more
+		}
+		dirs, err := s.store.unpack(ctx, below, layers)
+		if err != nil {
+			return nil, err
+		}
+		s.dirs, s.known = dirs, true
+	}
+	paths := make([]string, len(s.dirs))
+	for i, d := range s.dirs {
+		paths[i] = d.path
+	}
+	return paths, nil
+}
+
+// unpack gives layers on top of below as directories, all at once.
+func (o *overlay) unpack(ctx context.Context, below []*layerDir, layers []v1.Layer) ([]*layerDir, error) {
+	dirs := slices.Clone(below)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
+	for _, l := range layers {
+		digest, err := l.DiffID()
+		if err != nil {
+			return nil, errors.Join(err, group.Wait())
+		}
+		chain := slices.Clone(dirs)
+		key := digest.String()
+		if len(chain) > 0 {
+			key = chain[len(chain)-1].path + " " + key
+		}
+		o.mu.Lock()
+		d, ok := o.base[key]
+		if !ok {
+			o.next++
+			d = &layerDir{path: filepath.Join(o.dir, strconv.Itoa(o.next)), unpacked: newChan(), ready: newChan()}
+			o.base[key] = d
+		}
+		o.mu.Unlock()
+		dirs = append(dirs, d)
+		if !ok {
+			group.Go(func() error {
+				defer close(d.ready)
+				d.err = o.unpackOne(ctx, d, chain, l)
+				return d.err
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, d := range dirs {
+		if d.ready == nil {
+			continue
+		}
+		<-d.ready
+		if d.err != nil {
+			return nil, d.err
+		}
+	}
+	return dirs, nil
+}
+
+func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir, l v1.Layer) (err error) {
+	closed := false
+	defer func() {
+		if !closed {
+			d.err = err
+			close(d.unpacked)
+		}
+	}()
+	if err := os.Mkdir(d.path, 0o755); err != nil {
+		return fmt.Errorf("make layer directory: %w", err)
+	}
+	opts := layer.ApplyOptions{Whiteouts: layer.OverlayTrusted}
+	if o.opts.UserXattr {
+		opts.Whiteouts = layer.OverlayUser
+	}
+	var implicit []string
+	opts.Implicit = func(p string) { implicit = append(implicit, p) }
+	opts.Lower = func(p string) (string, error) { return lookup(ctx, chain, p) }
+	if err := applyLayer(ctx, d.path, l, opts); err != nil {
+		return err
+	}
+	closed = true
+	close(d.unpacked)
+	slices.Sort(implicit) // parents first
+	for _, p := range implicit {
+		if err := inherit(ctx, chain, d.path, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookup finds a path in the layers below, top first; it waits for them.
+func lookup(ctx context.Context, chain []*layerDir, p string) (string, error) {
+	for _, d := range slices.Backward(chain) {
+		if d.unpacked != nil {
+			select {
+			case <-d.unpacked:
+			case <-ctx.Done():
+				return "", context.Cause(ctx)
+			}
+		}
+		at := filepath.Join(d.path, p)
+		if _, err := os.Lstat(at); err == nil {
+			return at, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w in the layers below", p, os.ErrNotExist)
+}
+
+type overlayClaim struct{ state *overlayState }
+
+func (c *overlayClaim) State() State { return c.state }
+func (*overlayClaim) Release()       {}
+
+func (c *overlayClaim) View(ctx context.Context) (View, error) {
+	lower, err := c.state.materialise(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.state.store.view(lower)
+}
+
+// view mounts lower read-only; nothing need be mounted for fewer than two.
+func (o *overlay) view(lower []string) (View, error) {
+	switch len(lower) {
+	case 0:
+		dir := o.path("-empty")
+		return dirView(dir), os.Mkdir(dir, 0o755)
+	case 1:
+		if !hasWhiteouts(lower[0]) {
+			return dirView(lower[0]), nil
+		}
+		// A mount needs two directories to hide the whiteouts of one.
+		empty := o.path("-empty")
+		if err := os.Mkdir(empty, 0o755); err != nil {
+			return nil, err
+		}
+		lower = []string{empty, lower[0]}
+	}
+	dir := o.path("-view")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := mountOverlay(dir, lower, "", "", o.opts.UserXattr); err != nil {
+		return nil, err
+	}
+	return &mountedView{dir: dir}, nil
+}
+
+type mountedView struct {
+	dir  string
+	once sync.Once
+	err  error
+}
+
+func (v *mountedView) Dir() string { return v.dir }
+
+func (v *mountedView) Close() error {
+	v.once.Do(func() {
+		v.err = errors.Join(unmount(v.dir), os.Remove(v.dir))
+	})
+	return v.err
+}
+
+func (c *overlayClaim) Mutate(ctx context.Context) (Mutable, error) {
+	s := c.state
+	lower, err := s.materialise(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := &overlayMutable{parent: s, lower: lower, upper: s.store.path(""), work: s.store.path("-work"), merged: s.store.path("-merged")}
+	for _, d := range []string{m.upper, m.work, m.merged} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return nil, fmt.Errorf("make upper directory: %w", err)
+		}
+	}
+	if len(lower) == 0 {
+		m.merged = m.upper
+		return m, nil
+	}
+	// The root's attributes are the lower layer's.
+	if err := copyDirAttributes(lower[len(lower)-1], m.upper); err != nil {
+		return nil, err
+	}
+	if err := mountOverlay(m.merged, lower, m.upper, m.work, s.store.opts.UserXattr); err != nil {
+		return nil, err
+	}
+	m.mounted = true
+	return m, nil
+}
+
+type overlayMutable struct {
+	parent              *overlayState
+	lower               []string
+	upper, work, merged string
+	mounted, ended      bool
+}
+
+func (m *overlayMutable) Dir() string { return m.merged }
+
+func (m *overlayMutable) end() error {
+	m.ended = true
+	var err error
+	if m.mounted {
+		err = errors.Join(unmount(m.merged), os.Remove(m.merged))
+	}
+	return errors.Join(err, os.RemoveAll(m.work))
+}
+
+func (m *overlayMutable) Discard() error {
+	if m.ended {
+		return nil
+	}
+	return errors.Join(m.end(), removeTree(m.upper))
+}
+
+// Commit implements Mutable. The upper directory says what has changed; what
+// the caller knows is not needed.
+func (m *overlayMutable) Commit(ctx context.Context, _ Changes, capture Capture) (State, error) {
+	if m.ended {
+		return nil, errors.New("commit: the change has ended already")
+	}
+	if capture != nil && m.parent.uncaptured {
+		return nil, errors.New("commit: capture on top of a state without capture")
+	}
+	if err := m.end(); err != nil {
+		return nil, fmt.Errorf("end change: %w", err)
+	}
+	s := m.parent.store
+	next := &overlayState{store: s, known: true, uncaptured: capture == nil, layers: slices.Clone(m.parent.layers)}
+	next.dirs = append(slices.Clone(m.parent.dirs), &layerDir{path: m.upper})
+	if capture == nil {
+		return next, nil
+	}
+	s.captures.Add(1)
+	next.layers = append(next.layers, newFuture(func() (v1.Layer, error) {
+		defer s.captures.Done()
+		changes, err := m.changes(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("find changes: %w", err)
+		}
+		return capture(ctx, func(ctx context.Context, w io.Writer) error {
+			return layer.Write(ctx, w, m.upper, changes, layer.WriteOptions{})
+		})
+	}))
+	return next, nil
+}

@@ -1,0 +1,116 @@
+package snapshot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
+)
+
+// mountOverlay mounts lower (base first) at dir, with upper and work where it
+// is to be changed. The options of mount(2) fit one page only, so the newer
+// calls, which take one lower directory at a time, come first.
+func mountOverlay(dir string, lower []string, upper, work string, userXattr bool) error {
+	err := mountByCalls(dir, lower, upper, work, userXattr)
+	if err == nil {
+		return nil
+	}
+	if old := mountByOptions(dir, lower, upper, work, userXattr); old == nil {
+		return nil
+	}
+	return &fault.Error{Kind: fault.Environment, Op: "mount overlay", Err: err,
+		Remedy: "Use --snapshots flat, or put the store on a file system that overlayfs accepts: see layerwright doctor."}
+}
+
+func mountByCalls(dir string, lower []string, upper, work string, userXattr bool) error {
+	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("fsopen: %w", err)
+	}
+	defer unix.Close(fsfd)
+	set := func(key, value string) {
+		if err == nil {
+			if err = unix.FsconfigSetString(fsfd, key, value); err != nil {
+				err = fmt.Errorf("%s=%s: %w", key, value, err)
+			}
+		}
+	}
+	for _, l := range slices.Backward(lower) {
+		set("lowerdir+", l)
+	}
+	if upper != "" {
+		set("upperdir", upper)
+		set("workdir", work)
+	}
+	set("index", "off")
+	set("metacopy", "off")
+	if userXattr {
+		if err == nil {
+			err = unix.FsconfigSetFlag(fsfd, "userxattr")
+		}
+	} else {
+		set("redirect_dir", "off")
+	}
+	if err != nil {
+		return err
+	}
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return fmt.Errorf("create: %w", err)
+	}
+	var attrs int
+	if upper == "" {
+		attrs = unix.MOUNT_ATTR_RDONLY
+	}
+	mfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, attrs)
+	if err != nil {
+		return fmt.Errorf("fsmount: %w", err)
+	}
+	defer unix.Close(mfd)
+	if err := unix.MoveMount(mfd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move mount: %w", err)
+	}
+	return nil
+}
+
+func mountByOptions(dir string, lower []string, upper, work string, userXattr bool) error {
+	l := slices.Clone(lower)
+	slices.Reverse(l)
+	options := "lowerdir=" + strings.Join(l, ":")
+	var flags uintptr
+	if upper != "" {
+		options += ",upperdir=" + upper + ",workdir=" + work
+	} else {
+		flags = unix.MS_RDONLY
+	}
+	if userXattr {
+		options += ",userxattr"
+	} else {
+		options += ",index=off,metacopy=off,redirect_dir=off"
+	}
+	if len(options) >= os.Getpagesize() {
+		return fmt.Errorf("%d layers do not fit the options of mount", len(lower))
+	}
+	return unix.Mount("overlay", dir, "overlay", flags, options)
+}
+
+// unmount waits for a moment where something still holds the mount: writes of a
+// process that has just been killed.
+func unmount(dir string) error {
+	var err error
+	for range 100 {
+		if err = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+// Package snapshot owns file trees: it prepares a tree from a chain of layers,
+// lets an operation change it, freezes the result and captures what changed as
+// a layer. It has two drivers, overlay and flat, which pass one conformance
+// suite. It refuses to know what changes a tree (commands, copies) and where
+// layers are stored.
+//
+// The life of a state:
+//
+//	Store.FromLayers / Store.Scratch ─▶ *State ─ Claims ─▶ Claim ─ Mutate ─▶ Mutable ─ Commit ─▶ *State
+//	                                                            └ View   ─▶ View ─ Close
+package snapshot
+
+import (
+	"context"
+	"io"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Store keeps the trees of one build in a directory of its own. All methods
+// are safe for concurrent use.
+type Store interface {
+	// Scratch is the empty state.
+	Scratch() State
+	// FromLayers is the state that results from applying layers, base
+	// first, on nothing. Nothing is fetched or extracted before a Claim of
+	// it is viewed or mutated. Layer digests have been promised by a
+	// manifest: the store applies Uncompressed() and verifies nothing again.
+	FromLayers(layers []v1.Layer) State
+	// Extend is the state that results from applying further layers on top
+	// of parent (MergeOp; a cache hit on a known parent). Lazy as FromLayers.
+	Extend(parent State, layers []v1.Layer) State
+	// Close removes everything. States, views and mutables are invalid
+	// afterwards.
+	Close() error
+}
+
+// State is one immutable version of a file tree: a chain of layers. The tree
+// itself may be materialised, or not yet, or no longer.
+type State interface {
+	// Layers is the chain, base first. A layer made by Commit may still be
+	// in the making: its methods block until it is complete (Mutable.Commit).
+	// Nil entries do not occur; a commit without capture makes Layers panic,
+	// because the graph said that nobody would ask.
+	Layers() []v1.Layer
+	// Claims splits the state among its consumers; called at most once.
+	// owners[i] identifies the consumer of claim i (its vertex's index), in
+	// ascending order. It decides who may change the tree in place: only the
+	// last owner, if it has just one claim, after all others have released;
+	// everybody else gets a tree of its own. Waiting is only ever for owners
+	// of a lower index, so no cycle is possible.
+	Claims(owners []int) []Claim
+}
+
+// Claim is one consumer's hold on a state.
+type Claim interface {
+	State() State
+	// View materialises the tree and keeps it unchanged until View.Close or
+	// Release. The tree must not be written to.
+	View(ctx context.Context) (View, error)
+	// Mutate gives a tree that the caller may change, in place or as a
+	// branch. The claim is used up; Release afterwards does nothing.
+	Mutate(ctx context.Context) (Mutable, error)
+	// Release gives the claim back. Idempotent; safe after View and Mutate.
+	Release()
+}
+
+// View is a materialised read-only tree.
+type View interface {
+	// Dir is the tree's absolute path, valid until Close, also while a
+	// sandbox has exchanged "/" (the store's own directory stays in place).
+	Dir() string
+	Close() error
+}
+
+// Mutable is a tree that is being changed by one operation. Exactly one of
+// Commit and Discard ends it; a second call is an error (Commit) or nothing
+// (Discard).
+type Mutable interface {
+	// Dir is the tree's absolute path (overlay: a mounted merged directory).
+	Dir() string
+	// Commit freezes the tree. capture, if not nil, is called exactly once,
+	// with a function that writes the change against the parent as an
+	// uncompressed layer tar; it returns the layer that it has stored.
+	// Driver flat calls it before Commit returns, driver overlay may call it
+	// later in another goroutine, ended by ctx; its error then comes out of
+	// the layer's methods. A nil capture means that nobody will ask for this
+	// state's Layers; no walk is made.
+	Commit(ctx context.Context, changes Changes, capture Capture) (State, error)
+	// Discard throws the change away.
+	Discard() error
+}
+
+// Capture stores a layer: write produces the uncompressed tar stream.
+type Capture func(ctx context.Context, write func(ctx context.Context, w io.Writer) error) (v1.Layer, error)
+
+// Changes is what an operation knows about what it did to the tree. The zero
+// value knows nothing: the driver finds out by itself.
+type Changes struct {
+	// Known, when not nil, is the complete set of paths (relative,
+	// slash-separated) that were created, changed, or removed, their changed
+	// parent directories included: nothing else need be looked at.
+	Known []string
+	// Suspect are paths whose ctime says nothing, because the sandbox itself
+	// moved or touched them: they are compared by attributes and content.
+	Suspect []string
+}

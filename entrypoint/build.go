@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/display"
+)
+
+func (p *process) buildCommand() *cobra.Command {
+	f := &flags{}
+	c := &cobra.Command{Use: "build [flags] [CONTEXT]", RunE: func(c *cobra.Command, args []string) error {
+		f.set = map[string]bool{}
+		c.Flags().Visit(func(x *pflag.Flag) { f.set[x.Name] = true })
+		p.code = p.build(c.Context(), f, args)
+		return nil
+	}}
+	f.register(c.Flags())
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { writeHelp(c) })
+	return c
+}
+
+// build carries out one build and shows it; it returns the exit code.
+func (p *process) build(ctx context.Context, f *flags, args []string) int {
+	started := time.Now()
+	s, err := f.settings(args, p.env)
+	if err == nil && !p.inside {
+		// Outside of namespaces, before secrets are read: the process that
+		// runs the build may be another one.
+		entered, code, enterErr := core.Enter(ctx, core.EnterOptions{
+			Isolation: s.Isolation, Store: s.Store, Force: s.Force, Args: p.args, Env: p.environ(),
+		})
+		if entered && enterErr == nil {
+			return enteredCode(ctx, code)
+		}
+		err = enterErr
+	}
+	if err == nil {
+		s.Inside = p.inside
+		err = core.Harden() // before the first secret is in memory
+	}
+	var masks [][]byte
+	if err == nil {
+		masks, err = s.load(p.stdin)
+	}
+	view := display.New(p.format(f), p.stderr, display.Options{
+		Verbosity: s.verbosity, Color: p.color(), Size: p.terminal, Secrets: masks,
+	})
+	out := display.Outcome{Err: err}
+	if err == nil {
+		s.Progress, s.Inside = view, p.inside
+		out.Result, out.Err = core.Build(ctx, s.Request)
+		out.Files = s.files()
+	}
+	code := exitCode(ctx, out.Err)
+	if out.Err != nil {
+		out.Result, out.Files, out.Err = nil, nil, ended(ctx, out.Err)
+	}
+	out.Took = time.Since(started)
+	view.Finish(out)
+	return code
+}
+
+// enteredCode is the code of the process that ran the build for us. Which
+// signal came first is known better here, since it may have got several.
+func enteredCode(ctx context.Context, code int) int {
+	if code > 128 {
+		return exitCode(ctx, &exitStatus{code})
+	}
+	return code
+}
+
+// ended is the signal that ended the build instead of what it broke on its way
+// out.
+func ended(ctx context.Context, err error) error {
+	var s *signalError
+	if errors.As(context.Cause(ctx), &s) {
+		return s
+	}
+	return err
+}
+
+// format chooses how progress looks.
+func (p *process) format(f *flags) display.Format {
+	switch f.logFormat.value {
+	case "json":
+		return display.JSON
+	case "tty":
+		return display.TTY
+	case "auto":
+		if p.terminal != nil && p.env["TERM"] != "dumb" && p.env["CI"] == "" {
+			return display.TTY
+		}
+	}
+	return display.Plain
+}
+
+// stderrTerminal measures the terminal that standard error is; nil if none.
+func stderrTerminal() func() (int, int) {
+	fd := int(os.Stderr.Fd())
+	if !term.IsTerminal(fd) {
+		return nil
+	}
+	return func() (int, int) {
+		w, h, err := term.GetSize(fd)
+		if err != nil {
+			return 0, 0
+		}
+		return w, h
+	}
+}
+
+// maxDockerfile is BuildKit's limit for a Dockerfile.
+const maxDockerfile = 2 << 20
+
+// load reads what the command line only names: the Dockerfile of standard
+// input, and secrets, whose values are returned so that they can be masked.
+func (s *settings) load(stdin io.Reader) (masks [][]byte, err error) {
+	if s.fromStdin {
+		data, err := io.ReadAll(io.LimitReader(stdin, maxDockerfile+1))
+		if err != nil {
+			return nil, &core.Error{Kind: core.KindUser, Op: "read Dockerfile from standard input", Err: err}
+		}
+		if len(data) > maxDockerfile {
+			return nil, &core.Error{Kind: core.KindUser, Err: errors.New("Dockerfile from standard input: larger than 2 MiB")}
+		}
+		// Never nil: an empty one is an error of the Dockerfile.
+		s.DockerfileData = append(make([]byte, 0, len(data)+1), data...)
+	}
+	for _, secret := range s.Secrets {
+		value := secret.Value
+		if secret.File != "" {
+			if value, err = readSecret(secret); err != nil {
+				return nil, err
+			}
+		}
+		masks = append(masks, value)
+	}
+	return masks, nil
+}
+
+// maxSecret is BuildKit's limit for a secret.
+const maxSecret = 500 << 10
+
+func readSecret(secret core.Secret) (data []byte, err error) {
+	f, err := os.Open(secret.File)
+	if err != nil {
+		return nil, &core.Error{Kind: core.KindUsage, Op: "secret " + secret.ID, Err: err, Remedy: "Give --secret id=" + secret.ID + ",src=FILE an existing file, or env=VARIABLE."}
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if data, err = io.ReadAll(io.LimitReader(f, maxSecret+1)); err != nil {
+		return nil, &core.Error{Kind: core.KindUsage, Op: "secret " + secret.ID, Err: err}
+	}
+	if len(data) > maxSecret {
+		return nil, usage("secret %s: %s is larger than 500 KiB", secret.ID, secret.File)
+	}
+	return data, nil
+}
+
+// exitStatus is a process of ours that ended with a code.
+type exitStatus struct{ code int }
+
+func (e *exitStatus) Error() string { return fmt.Sprintf("the build ended with code %d", e.code) }

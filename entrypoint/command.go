@@ -1,0 +1,163 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/layerwright/layerwright/core"
+)
+
+const rootHelp = `Layerwright builds container images from Dockerfiles inside an ordinary
+container: no daemon, no privilege.
+
+  layerwright build -t registry.example/app:1 .   build the current directory, push it
+  layerwright doctor                              what this machine allows, and why
+
+Commands:
+  build     build a Dockerfile and push the image
+  doctor    try what the environment allows and say what would be used
+  version   print the version
+
+layerwright build --help lists the flags of a build. Exit codes: 0 done, 1 a
+step failed or the Dockerfile or context is wrong, 2 wrong usage, 3 registry,
+4 the environment cannot do it, 128+n ended by signal n, 70 our defect.
+`
+
+// command is the tree of commands.
+func (p *process) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "layerwright",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(args[0])
+			}
+			return c.Help()
+		},
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), rootHelp) })
+	root.SetHelpCommand(p.helpCommand(root))
+	root.AddCommand(p.buildCommand(), p.doctorCommand(), p.versionCommand())
+	return root
+}
+
+func (p *process) helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{Use: "help [command]", RunE: func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return root.Help()
+		}
+		c, rest, err := root.Find(args)
+		if err != nil || c == root || len(rest) > 0 {
+			return unknownCommand(strings.Join(args, " "))
+		}
+		return c.Help()
+	}}
+}
+
+func (p *process) versionCommand() *cobra.Command {
+	c := &cobra.Command{Use: "version", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		fmt.Fprintf(c.OutOrStdout(), "layerwright %s%s %s/%s %s\n", version, revision(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+		return nil
+	}}
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) {
+		fmt.Fprint(c.OutOrStdout(), "layerwright version prints version, commit, platform and the Go release.\n")
+	})
+	return c
+}
+
+// revision is the commit that the binary was built from, where Go knows it.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return " (" + s.Value[:12] + ")"
+		}
+	}
+	return ""
+}
+
+func usage(format string, args ...any) *core.Error {
+	return &core.Error{Kind: core.KindUsage, Err: fmt.Errorf(format, args...)}
+}
+
+func unknownCommand(name string) error {
+	err := usage("unknown command %q", name)
+	err.Remedy = "layerwright --help lists the commands."
+	if near := nearest(name, []string{"build", "doctor", "version", "help"}); near != "" {
+		err.Remedy = "Did you mean layerwright " + near + "?"
+	}
+	return err
+}
+
+// flagError adds the flag that was probably meant to an error of pflag.
+func flagError(c *cobra.Command, err error) error {
+	e := &core.Error{Kind: core.KindUsage, Err: err, Remedy: c.CommandPath() + " --help lists the flags."}
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return e
+	}
+	name := unknown.GetSpecifiedName()
+	var names []string
+	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	for alias := range aliases {
+		names = append(names, alias)
+	}
+	if near := nearest(name, names); near != "" {
+		e.Remedy = fmt.Sprintf("Did you mean --%s? %s", near, e.Remedy)
+	}
+	return e
+}
+
+// nearest is the name that s was probably meant to be, or empty.
+func nearest(s string, names []string) string {
+	best, limit := "", max(len(s)/3, 1)+1
+	for _, n := range names {
+		d := distance(s, n)
+		if strings.HasPrefix(n, s) && len(s) > 2 {
+			d = min(d, 1)
+		}
+		if d < limit || d == limit && best != "" && n < best {
+			best, limit = n, d
+		}
+	}
+	return best
+}
+
+// distance counts the single letters to change, add or remove, and the pairs to
+// swap, between two short words.
+func distance(a, b string) int {
+	d := make([][]int, len(a)+1)
+	for i := range d {
+		d[i] = make([]int, len(b)+1)
+		d[i][0] = i
+	}
+	for j := range d[0] {
+		d[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			d[i][j] = min(d[i-1][j]+1, d[i][j-1]+1, d[i-1][j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
+		}
+	}
+	return d[len(a)][len(b)]
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/display"
+)
+
+const doctorHelp = `layerwright doctor really tries what the isolation modes and snapshot drivers
+need, prints what the kernel answered and what it means, and which ones a build
+would use here. It changes nothing. Exit code 4 when nothing works.
+
+  --store DIR   the directory that a build would use for trees and blobs
+`
+
+func (p *process) doctorCommand() *cobra.Command {
+	var store string
+	c := &cobra.Command{Use: "doctor", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		report := core.Doctor(c.Context(), core.DoctorOptions{Store: store})
+		writeReport(p.stdout, report)
+		if report.Err != nil {
+			_, _ = io.WriteString(p.stderr, display.ErrorText(report.Err, p.color()))
+		}
+		p.code = exitCode(c.Context(), report.Err)
+		return nil
+	}}
+	c.Flags().StringVar(&store, "store", "", "")
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), doctorHelp) })
+	return c
+}
+
+func writeReport(out io.Writer, r core.DoctorReport) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, a := range r.Attempts {
+		mark := "no "
+		if a.OK {
+			mark = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", mark, a.What, a.Answer, a.Meaning)
+	}
+	_ = w.Flush()
+	if r.Chosen != "" {
+		fmt.Fprintf(out, "\nA build here uses isolation %s with %s snapshots.\n", r.Chosen, r.Snapshots)
+	} else {
+		fmt.Fprint(out, "\nNo isolation mode works here.\n")
+	}
+}

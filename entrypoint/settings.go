@@ -1,0 +1,312 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	"github.com/docker/go-units"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/display"
+)
+
+// settings are checked flags.
+type settings struct {
+	core.Request
+	fromStdin bool // the Dockerfile
+	verbosity display.Verbosity
+}
+
+// checker collects everything that is wrong with a command line, so that it is
+// said at once.
+type checker struct{ problems []error }
+
+func (c *checker) add(format string, args ...any) {
+	c.problems = append(c.problems, fmt.Errorf(format, args...))
+}
+
+func (c *checker) err() error {
+	switch len(c.problems) {
+	case 0:
+		return nil
+	case 1:
+		return asUsage(c.problems[0])
+	}
+	return asUsage(fmt.Errorf("%d problems with the flags:\n%w", len(c.problems), errors.Join(c.problems...)))
+}
+
+// settings checks the flags and makes the request of them. It opens no file.
+func (f *flags) settings(args []string, env map[string]string) (settings, error) {
+	c := &checker{}
+	s := settings{Request: core.Request{
+		Context: f.context(c, args), Dockerfile: f.dockerfile, Target: f.target,
+		NoCache: f.noCache, NoCacheFilter: f.noCacheFilter,
+		Hostname: f.hostname, Network: f.network.value,
+		Isolation: f.isolation.value, Snapshots: f.snapshots.value, Store: f.store, Force: f.force,
+	}}
+	if s.fromStdin = f.dockerfile == "-"; s.fromStdin {
+		s.Dockerfile = "Dockerfile"
+	}
+	s.Platforms = splitPlatforms(c, f.platforms)
+	s.BuildArgs = buildArgs(c, f.buildArgs, env)
+	s.Labels = pairs(c, "label", f.labels)
+	s.NamedContexts = pairs(c, "build-context", f.contexts)
+	s.Secrets = secrets(c, f.secrets, env)
+	f.limits(c, &s.Request)
+	f.outputs(c, &s.Request)
+	s.Registry = f.registrySettings(c, env)
+	var err error
+	if s.verbosity, err = display.ParseVerbosity(f.verbosity); err != nil {
+		c.add("--verbosity: %w", err)
+	}
+	return s, c.err()
+}
+
+// context is the directory to build, given as flag or argument.
+func (f *flags) context(c *checker, args []string) string {
+	dir := f.contextDir
+	switch {
+	case len(args) > 1:
+		c.add("several contexts: %s: give one directory, and flags by two dashes", strings.Join(args, " "))
+	case len(args) == 1 && dir != "" && dir != args[0]:
+		c.add("two contexts: --context %s and %s", dir, args[0])
+	case len(args) == 1:
+		dir = args[0]
+	}
+	dir = strings.TrimPrefix(dir, "dir://") // Kaniko's way to write it
+	if strings.Contains(dir, "://") || dir == "-" || strings.HasPrefix(dir, "git@") {
+		c.add("context %s: only a directory can be built so far: fetch it first", dir)
+	}
+	if dir == "" {
+		dir = "."
+	}
+	return dir
+}
+
+func splitPlatforms(c *checker, given []string) (list []string) {
+	for _, p := range strings.Split(strings.Join(given, ","), ",") {
+		if p == "" {
+			continue
+		}
+		parsed, err := platforms.Parse(p)
+		if err != nil {
+			c.add("--platform %s: %w", p, err)
+			continue
+		}
+		list = append(list, platforms.Format(platforms.Normalize(parsed)))
+	}
+	return list
+}
+
+// buildArgs reads KEY=VALUE; KEY alone has its value from the environment, and
+// is not set where it is not there, as with docker.
+func buildArgs(c *checker, given []string, env map[string]string) map[string]string {
+	args := map[string]string{}
+	for _, kv := range given {
+		k, v, ok := strings.Cut(kv, "=")
+		if k == "" {
+			c.add("--build-arg %s: write KEY=VALUE", kv)
+			continue
+		}
+		if !ok {
+			if v, ok = env[k]; !ok {
+				continue
+			}
+		}
+		args[k] = v
+	}
+	return args
+}
+
+func pairs(c *checker, flag string, given []string) map[string]string {
+	m := map[string]string{}
+	for _, kv := range given {
+		k, v, ok := strings.Cut(kv, "=")
+		if k == "" || !ok || flag == "build-context" && v == "" {
+			c.add("--%s %s: write %s=VALUE", flag, kv, map[bool]string{true: "NAME", false: "KEY"}[flag == "build-context"])
+			continue
+		}
+		m[k] = v
+	}
+	return m
+}
+
+// secrets reads id=ID,src=FILE and id=ID,env=VARIABLE. With only an id, the
+// variable of that name is taken, and if there is none the file.
+func secrets(c *checker, given []string, env map[string]string) (list []core.Secret) {
+	seen := map[string]bool{}
+	for _, text := range given {
+		s, variable, err := parseSecret(text)
+		if err != nil {
+			c.add("--secret %s: %w", text, err)
+			continue
+		}
+		if seen[s.ID] {
+			c.add("--secret: two secrets have the id %s", s.ID)
+		}
+		seen[s.ID] = true
+		if variable == "" && s.File == "" {
+			if _, ok := env[s.ID]; ok {
+				variable = s.ID
+			} else {
+				s.File = s.ID
+			}
+		}
+		if variable != "" {
+			value, ok := env[variable]
+			if !ok {
+				c.add("--secret %s: the variable %s is not set", text, variable)
+			}
+			s.Value = []byte(value)
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func parseSecret(text string) (s core.Secret, variable string, err error) {
+	kind := ""
+	for _, field := range strings.Split(text, ",") {
+		k, v, ok := strings.Cut(field, "=")
+		if !ok || v == "" {
+			return s, "", fmt.Errorf("%q is not KEY=VALUE", field)
+		}
+		switch strings.ToLower(k) {
+		case "id":
+			s.ID = v
+		case "src", "source":
+			s.File = v
+		case "env":
+			variable = v
+		case "type":
+			kind = v
+		default:
+			return s, "", fmt.Errorf("unknown key %q: use id, src and env", k)
+		}
+	}
+	if kind == "env" && variable == "" { // docker's way to write it
+		variable, s.File = s.File, ""
+	}
+	switch {
+	case s.ID == "":
+		return s, "", errors.New("an id is missing")
+	case kind != "" && kind != "env" && kind != "file":
+		return s, "", fmt.Errorf("unknown type %q: use file or env", kind)
+	case variable != "" && s.File != "":
+		return s, "", errors.New("give src or env, not both")
+	}
+	return s, variable, nil
+}
+
+// limits are the settings of steps.
+func (f *flags) limits(c *checker, r *core.Request) {
+	for _, h := range f.addHosts {
+		name, ip, ok := strings.Cut(h, "=")
+		if !ok {
+			name, ip, ok = strings.Cut(h, ":")
+		}
+		ip = strings.Trim(ip, "[]")
+		if !ok || name == "" || net.ParseIP(ip) == nil {
+			c.add("--add-host %s: write NAME:IP", h)
+			continue
+		}
+		r.ExtraHosts = append(r.ExtraHosts, name+":"+ip)
+	}
+	for _, u := range f.ulimits {
+		if _, err := units.ParseUlimit(u); err != nil {
+			c.add("--ulimit %s: %w", u, err)
+			continue
+		}
+		r.Ulimits = append(r.Ulimits, u)
+	}
+	if f.shmSize != "" {
+		n, err := units.RAMInBytes(f.shmSize)
+		if err != nil || n <= 0 {
+			c.add("--shm-size %s: write a size such as 64m", f.shmSize)
+		}
+		r.ShmSize = n
+	}
+}
+
+// outputs are the settings of what is made of the image.
+func (f *flags) outputs(c *checker, r *core.Request) {
+	r.Outputs = core.Outputs{
+		Destinations: f.destinations, OCILayout: f.layoutPath, DockerTar: f.tarPath, DigestFile: f.digestFile,
+		ImageFormat: f.imageFormat.value, Compression: f.compression.value,
+	}
+	for _, d := range f.destinations {
+		named, err := parseDestination(d)
+		if err != nil {
+			c.add("--destination %s: %w", d, err)
+			continue
+		}
+		if _, ok := named.(reference.Digested); ok {
+			c.add("--destination %s: a digest cannot be pushed to: give a tag", d)
+		}
+	}
+	switch {
+	case f.noPush && len(f.destinations) > 0:
+		c.add("--no-push and --destination %s contradict each other: leave one out", f.destinations[0])
+	case !f.noPush && len(f.destinations) == 0 && f.layoutPath == "" && f.tarPath == "":
+		c.add("nowhere to put the image: give --destination, --oci-layout-path or --tar-path, or --no-push to only build")
+	}
+	if f.imageFormat.value == "docker" && f.compression.value == "zstd" {
+		c.add("--image-format docker has no media type for --compression zstd: use --image-format oci")
+	}
+}
+
+// parseDestination reads a reference. What has a capital and no dot is taken for
+// a host by the library, for a mistake by us.
+func parseDestination(s string) (reference.Named, error) {
+	named, err := reference.ParseNormalizedNamed(s)
+	if err != nil {
+		return nil, err
+	}
+	if host := reference.Domain(named); host != strings.ToLower(host) && !strings.ContainsAny(host, ".:") {
+		return nil, errors.New("repository name must be lowercase")
+	}
+	return named, nil
+}
+
+// registrySettings are how registries are reached.
+func (f *flags) registrySettings(c *checker, env map[string]string) core.Registry {
+	r := f.registry
+	r.PushRetries = f.retries(c, "push-retry", f.pushRetry)
+	r.PullRetries = f.retries(c, "image-download-retry", f.pullRetry)
+	switch {
+	case env["DOCKER_CONFIG"] != "":
+		r.DockerConfig = env["DOCKER_CONFIG"]
+	case env["HOME"] != "":
+		r.DockerConfig = filepath.Join(env["HOME"], ".docker")
+	}
+	return r
+}
+
+// retries is a number as the engine has it: there 0 is the default, and less
+// than 0 none.
+func (f *flags) retries(c *checker, flag string, n int) int {
+	switch {
+	case !f.set[flag]:
+		return 0
+	case n < 0:
+		c.add("--%s %d: it must not be negative", flag, n)
+	case n == 0:
+		return -1
+	}
+	return n
+}
+
+// files are the local outputs that the request asks for.
+func (s *settings) files() (list []string) {
+	for _, f := range []string{s.Outputs.OCILayout, s.Outputs.DockerTar, s.Outputs.DigestFile} {
+		if f != "" {
+			list = append(list, f)
+		}
+	}
+	return list
+}

@@ -1,0 +1,3 @@
+mkdir h
+echo x > h/one
+ln h/one h/two

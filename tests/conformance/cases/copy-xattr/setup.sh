@@ -1,0 +1,1 @@
+setfattr -n user.colour -v blue x

@@ -1,0 +1,349 @@
+// Package parts starts the real programs that the black-box tests work with: a
+// Docker engine, registries, BuildKit, and the images that builds start from.
+// Everything lives in a temporary directory, listens on loopback or a Unix
+// socket only, and is ended by its process id when the test binary ends. It
+// knows nothing of Layerwright but how to build its binary.
+//
+// A part that cannot be had skips the test with the reason, or fails it when
+// LAYERWRIGHT_TEST_NO_SKIP=1 (continuous integration).
+package parts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Set is what one test binary has started. Make one in TestMain:
+//
+//	func TestMain(m *testing.M) { parts.Run(m) }
+type Set struct {
+	dir   string
+	mu    sync.Mutex
+	ended []func()
+
+	docker   once[*Docker]
+	registry once[*Registry]
+	buildkit once[*BuildKit]
+	binary   once[string]
+	debian   once[string]
+}
+
+// once is a value that is made by the first who asks, error included.
+type once[T any] struct {
+	sync.Once
+	value T
+	err   error
+}
+
+func (o *once[T]) get(make func() (T, error)) (T, error) {
+	o.Do(func() { o.value, o.err = make() })
+	return o.value, o.err
+}
+
+var shared *Set
+
+// Run runs a test binary with a Set and exits with its code.
+func Run(m *testing.M) {
+	dir, err := os.MkdirTemp("/tmp", "lw-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	shared = &Set{dir: dir}
+	code := m.Run()
+	shared.close()
+	os.Exit(code)
+}
+
+func (s *Set) close() {
+	for i := len(s.ended) - 1; i >= 0; i-- {
+		s.ended[i]()
+	}
+	_ = os.RemoveAll(s.dir)
+}
+
+func (s *Set) atEnd(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = append(s.ended, f)
+}
+
+// Need skips the test for a reason, or fails it where skips are not allowed.
+func Need(t testing.TB, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
+		t.Fatalf("needed for this test: %v", err)
+	}
+	t.Skipf("needed for this test: %v", err)
+}
+
+// Repo is the root of the checkout.
+func Repo() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// cache is a directory in the checkout for what is costly to make.
+func cache() (string, error) {
+	d := filepath.Join(Repo(), ".cache")
+	return d, os.MkdirAll(d, 0o755)
+}
+
+// Binary builds bin/layerwright and gives its path.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := shared.binary.get(func() (string, error) {
+		out := filepath.Join(Repo(), "bin", "layerwright")
+		cmd := exec.Command("make", "-s", "build")
+		cmd.Dir = Repo()
+		if b, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build the binary: %w\n%s", err, b)
+		}
+		return out, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// start runs a daemon until the test binary ends, its output in a log file.
+func (s *Set) start(name string, ready func() error, args ...string) error {
+	log, err := os.Create(filepath.Join(s.dir, name+".log"))
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	s.atEnd(func() { stop(cmd.Process, exited) })
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-exited:
+			return fmt.Errorf("start %s: it ended: %s", name, tail(log.Name()))
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("start %s: not ready: %w: %s", name, err, tail(log.Name()))
+		}
+	}
+}
+
+func stop(p *os.Process, exited <-chan struct{}) {
+	_ = p.Signal(syscall.SIGTERM)
+	select {
+	case <-exited:
+	case <-time.After(15 * time.Second):
+		_ = p.Kill()
+		<-exited
+	}
+}
+
+func tail(path string) string {
+	b, _ := os.ReadFile(path)
+	if len(b) > 2000 {
+		b = b[len(b)-2000:]
+	}
+	return string(b)
+}
+
+func needRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("root: run as root")
+	}
+	return nil
+}
+
+func needProgram(names ...string) error {
+	for _, n := range names {
+		if _, err := exec.LookPath(n); err != nil {
+			return fmt.Errorf("%s: install it (make test-deps does)", n)
+		}
+	}
+	return nil
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// Registry is a running distribution registry on loopback.
+type Registry struct {
+	// Addr is host:port, reached by plain HTTP.
+	Addr string
+	// Dir is its storage.
+	Dir string
+}
+
+// SharedRegistry is one registry for the whole test binary.
+func SharedRegistry(t testing.TB) *Registry {
+	t.Helper()
+	r, err := shared.registry.get(func() (*Registry, error) { return shared.newRegistry("registry", "") })
+	Need(t, err)
+	return r
+}
+
+// NewRegistry starts another registry; extra is appended to its configuration
+// (YAML), for authentication or certificates.
+func NewRegistry(t testing.TB, extra string) *Registry {
+	t.Helper()
+	r, err := shared.newRegistry(strings.ReplaceAll(t.Name(), "/", "_"), extra)
+	Need(t, err)
+	return r
+}
+
+func (s *Set) newRegistry(name, extra string) (*Registry, error) {
+	if err := needProgram("docker-registry"); err != nil {
+		return nil, err
+	}
+	addr, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.dir, name)
+	conf := filepath.Join(s.dir, name+".yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp: {addr: %q}\n%s", dir, addr, extra)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	ready := func() error {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	if err := s.start(name, ready, "docker-registry", "serve", conf); err != nil {
+		return nil, err
+	}
+	return &Registry{Addr: addr, Dir: dir}, nil
+}
+
+// Docker is a running Docker engine without iptables and bridge: containers
+// use the host's network, with Docker's default capabilities and seccomp.
+type Docker struct {
+	// Host is the value for DOCKER_HOST.
+	Host string
+}
+
+// Engine is the test binary's Docker engine.
+func Engine(t testing.TB) *Docker {
+	t.Helper()
+	d, err := shared.docker.get(shared.newDocker)
+	Need(t, err)
+	return d
+}
+
+func (s *Set) newDocker() (*Docker, error) {
+	if err := errors.Join(needRoot(), needProgram("dockerd", "docker", "runc")); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.dir, "docker")
+	sock := filepath.Join(dir, "docker.sock")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	ready := func() error {
+		c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", sock)
+		}}}
+		resp, err := c.Get("http://docker/_ping")
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	}
+	err := s.start("dockerd", ready, "dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none",
+		"-H", "unix://"+sock, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "-p", filepath.Join(dir, "pid"))
+	return &Docker{Host: "unix://" + sock}, err
+}
+
+// Command is a docker command against this engine.
+func (d *Docker) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "docker", args...)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+d.Host)
+	return cmd
+}
+
+// Must runs a docker command and gives its output; it fails the test.
+func (d *Docker) Must(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := d.Command(t.Context(), args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// BuildKit is a running buildkitd.
+type BuildKit struct {
+	// Addr is for buildctl --addr.
+	Addr string
+	// Buildctl is the client's path.
+	Buildctl string
+}
+
+// Oracle is the test binary's buildkitd, which may push to SharedRegistry.
+func Oracle(t testing.TB) *BuildKit {
+	t.Helper()
+	reg := SharedRegistry(t)
+	b, err := shared.buildkit.get(func() (*BuildKit, error) { return shared.newBuildKit(reg.Addr) })
+	Need(t, err)
+	return b
+}
+
+func (s *Set) newBuildKit(registry string) (*BuildKit, error) {
+	if err := errors.Join(needRoot(), needProgram("runc")); err != nil {
+		return nil, err
+	}
+	bin := filepath.Join(Repo(), "bin")
+	cmd := exec.Command("make", "-s", "buildkit")
+	cmd.Dir = Repo()
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build buildkitd: %w\n%s", err, b)
+	}
+	dir := filepath.Join(s.dir, "buildkit")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	conf := filepath.Join(dir, "buildkitd.toml")
+	text := fmt.Sprintf("[registry.%q]\n  http = true\n[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n[worker.containerd]\n  enabled = false\n", registry)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	b := &BuildKit{Addr: "unix://" + filepath.Join(dir, "sock"), Buildctl: filepath.Join(bin, "buildctl")}
+	ready := func() error {
+		return exec.Command(b.Buildctl, "--addr", b.Addr, "debug", "workers").Run()
+	}
+	return b, s.start("buildkitd", ready, filepath.Join(bin, "buildkitd"), "--config", conf, "--root", filepath.Join(dir, "root"), "--addr", b.Addr)
+}
