@@ -13,7 +13,7 @@ import (
 
 const doctorHelp = `layerwright doctor really tries what the isolation modes and snapshot drivers
 need, prints what the kernel answered and what it means, and which ones a build
-would use here. It changes nothing. Exit code 4 when nothing works.
+would use here. / is left as it was. Exit code 4 when nothing works.
 
   --store DIR   the directory that a build would use for trees and blobs
 `

@@ -71,7 +71,7 @@ func (p *process) environ() []string {
 
 // run is the program without its process: it returns the exit code.
 func (p *process) run(ctx context.Context) int {
-	root := p.command()
+	root := p.command() //nolint:contextcheck // cobra hands it to the commands
 	root.SetArgs(p.args[1:])
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)

@@ -16,7 +16,8 @@
 //	          at most one a second for each id, and the last one
 //	notice    level (info, warning), rule, text, url, file, line
 //	result    digest, image_id, destinations, media_type, size, files, seconds
-//	error     kind (usage, user, step, registry, environment, internal),
+//	error     kind (usage, user, step, registry, environment, internal,
+//	          canceled),
 //	          message, file, line, exit_code, output, remedy, seconds
 //
 // A step is an object of id, number, name, and, where it belongs to an

@@ -203,7 +203,9 @@ func (j *jsonView) Finish(o Outcome) {
 func errorObject(o Outcome) object {
 	out := object{Type: "error", Kind: core.KindInternal.String(), Message: o.Err.Error(), Seconds: seconds(o.Took)}
 	var e *core.Error
-	if errors.As(o.Err, &e) {
+	if canceled(o.Err) {
+		out.Kind = "canceled"
+	} else if errors.As(o.Err, &e) {
 		out.Kind, out.Remedy, out.ExitCode, out.Output = e.Kind.String(), e.Remedy, e.ExitCode, string(e.Output)
 		if e.Location != nil {
 			out.File, out.Line = e.Location.File, e.Location.Start

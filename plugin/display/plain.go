@@ -293,7 +293,11 @@ func (p *plain) Finish(o Outcome) {
 		}
 	}
 	if p.movedN > 0 && p.o.Verbosity >= Normal {
-		p.line(fmt.Sprintf("moved %s in %d transfers", size(p.moved), p.movedN))
+		plural := "s"
+		if p.movedN == 1 {
+			plural = ""
+		}
+		p.line(fmt.Sprintf("moved %s in %d transfer%s", size(p.moved), p.movedN, plural))
 	}
 	p.flush()
 	writeOutcome(p.w, p.o, o)

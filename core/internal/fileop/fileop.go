@@ -411,13 +411,8 @@ func notFound(p string, err error) error {
 // required checks that the paths that COPY --parents names exist.
 func required(root string, a *pb.FileActionCopy) error {
 	for _, p := range a.RequiredPaths {
-		at := filepath.Join(a.Src, p)
-		found, err := copy.ResolveWildcards(root, clean(at), a.FollowSymlink)
-		if err != nil || len(found) == 0 {
-			return notFound(filepath.Join("/", at), err)
-		}
-		if _, err := sourceStat(root, found[0], a.FollowSymlink); err != nil {
-			return notFound(filepath.Join("/", at), err)
+		if _, err := sourceStat(root, clean(p), a.FollowSymlink); err != nil {
+			return notFound(clean(p), err)
 		}
 	}
 	return nil

@@ -50,7 +50,7 @@ func (e *Env) exec(v *graph.Vertex, op *pb.ExecOp) (solve.Op, error) {
 		switch {
 		case m.Dest == pb.RootMount:
 			o.root = m
-		case m.Output >= 0:
+		case m.MountType == pb.MountType_BIND && m.Output >= 0:
 			return nil, unsupported("a mount at %s whose changes are kept", m.Dest)
 		}
 		switch m.MountType {
@@ -73,7 +73,28 @@ func (e *Env) exec(v *graph.Vertex, op *pb.ExecOp) (solve.Op, error) {
 			return nil, err
 		}
 	}
-	return o, nil
+	return o, o.checkCaches()
+}
+
+// checkCaches refuses one cache at two places where it would have to be moved
+// to both.
+func (o *execOp) checkCaches() error {
+	if !o.env.Sandbox.MovesBinds() {
+		return nil
+	}
+	at := map[string]string{}
+	for _, m := range o.op.Mounts {
+		if m.MountType != pb.MountType_CACHE {
+			continue
+		}
+		name := cacheName(o, m)
+		if first, ok := at[name]; ok {
+			return fault.New(fault.Environment, "one cache is mounted at both %s and %s, which this isolation cannot do", first, m.Dest).
+				With("Give the two mounts different ids, or build with --isolation namespaces.")
+		}
+		at[name] = m.Dest
+	}
+	return nil
 }
 
 func (e *Env) checkSecret(id string, optional bool) error {
@@ -92,8 +113,9 @@ func (e *Env) notice(v *graph.Vertex, format string, args ...any) {
 func (o *execOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, err error) {
 	mounts := &mountSet{env: o.env, in: in}
 	defer func() { err = errors.Join(err, mounts.close()) }()
-	// Mounts first: a tree that is both mounted and changed is looked at
-	// before it changes.
+	if err := mounts.keepShared(ctx, o); err != nil {
+		return nil, err
+	}
 	list, err := mounts.prepare(ctx, o)
 	if err != nil {
 		return nil, err
@@ -106,7 +128,12 @@ func (o *execOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 	if err != nil {
 		return nil, err
 	}
-	outcome, err := o.command(ctx, tree.Dir(), list)
+	// Locks come last: Mutate waits for other readers of the base, which may
+	// be steps that wait for the same cache.
+	if err := mounts.lockCaches(ctx, o, list); err != nil {
+		return nil, discard(tree, err)
+	}
+	outcome, err := o.command(ctx, tree.Dir(), mounted(list))
 	if err != nil {
 		return nil, discard(tree, err)
 	}

@@ -66,8 +66,9 @@ func (o *fileOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 			}
 		}
 	}()
-	// What is only read is looked at before a tree is changed: the tree may
-	// be the same.
+	if err := r.keepShared(ctx); err != nil {
+		return nil, err
+	}
 	outputs := map[int64]*work{}
 	for i, a := range o.actions {
 		w, err := r.action(ctx, int64(i), a)
@@ -122,16 +123,38 @@ func (r *fileRun) action(ctx context.Context, i int64, a *pb.FileAction) (*work,
 	return w, nil
 }
 
+// keepShared looks at every input that is used more than once and changed: LLB
+// has equal inputs once, so the uses share one claim, and what has been looked
+// at is not changed in place.
+func (r *fileRun) keepShared(ctx context.Context) error {
+	uses, changed := map[int64]int{}, map[int64]bool{}
+	for _, a := range r.actions {
+		uses[a.Input]++
+		changed[a.Input] = true
+		if _, ok := a.Action.(*pb.FileAction_Copy); ok {
+			uses[a.SecondaryInput]++
+		}
+	}
+	for i := range int64(len(r.in)) {
+		if changed[i] && uses[i] > 1 {
+			if _, err := r.read(ctx, i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // read gives the directory of a tree that is only looked at.
 func (r *fileRun) read(ctx context.Context, i int64) (string, error) {
 	if i < 0 {
 		return "", nil
 	}
-	if w, ok := r.works[i]; ok {
-		return w.Dir(), nil
-	}
 	if v, ok := r.views[i]; ok {
 		return v.Dir(), nil
+	}
+	if w, ok := r.works[i]; ok {
+		return w.Dir(), nil
 	}
 	v, err := claimOf(r.in[i]).View(ctx)
 	if err != nil {
@@ -143,7 +166,8 @@ func (r *fileRun) read(ctx context.Context, i int64) (string, error) {
 
 // write gives a tree to change.
 func (r *fileRun) write(ctx context.Context, i int64) (*work, error) {
-	if w, ok := r.works[i]; ok {
+	_, kept := r.views[i]
+	if w, ok := r.works[i]; ok && !kept {
 		return w, nil
 	}
 	claim := r.env.scratch
@@ -155,8 +179,8 @@ func (r *fileRun) write(ctx context.Context, i int64) (*work, error) {
 		return nil, err
 	}
 	w := &work{Mutable: m}
-	if i >= 0 {
-		r.works[i] = w
+	if i >= 0 && !kept {
+		r.works[i] = w // names are looked up here from now on
 	}
 	return w, nil
 }

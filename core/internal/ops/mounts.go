@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -41,9 +43,43 @@ func (s *mountSet) close() error {
 	return err
 }
 
-// prepare makes the sources of all mounts but the root.
-func (s *mountSet) prepare(ctx context.Context, o *execOp) ([]sandbox.Mount, error) {
-	var out []sandbox.Mount
+// stepMount is a mount with the operation's own words for it.
+type stepMount struct {
+	sandbox.Mount
+	pb *pb.Mount
+}
+
+func mounted(list []stepMount) []sandbox.Mount {
+	out := make([]sandbox.Mount, len(list))
+	for i, m := range list {
+		out[i] = m.Mount
+	}
+	return out
+}
+
+// keepShared looks at every tree that several mounts of the step use, the root
+// being one: LLB has equal inputs once, so they share one claim, and what has
+// been looked at is not changed in place.
+func (s *mountSet) keepShared(ctx context.Context, o *execOp) error {
+	uses := map[int64]int{}
+	for _, m := range o.op.Mounts {
+		uses[m.Input]++
+		if m.Input < 0 || uses[m.Input] != 2 {
+			continue
+		}
+		v, err := claimOf(s.in[m.Input]).View(ctx)
+		if err != nil {
+			return err
+		}
+		s.atEnd(v.Close)
+	}
+	return nil
+}
+
+// prepare makes the sources of all mounts but the root and the caches, which
+// lockCaches adds.
+func (s *mountSet) prepare(ctx context.Context, o *execOp) ([]stepMount, error) {
+	var out []stepMount
 	for _, m := range o.op.Mounts {
 		if m == o.root {
 			continue
@@ -59,7 +95,6 @@ func (s *mountSet) prepare(ctx context.Context, o *execOp) ([]sandbox.Mount, err
 			sm.Source, err = s.bind(ctx, m)
 		case pb.MountType_CACHE:
 			sm.Kind = sandbox.Cache
-			sm.Source, err = s.cache(ctx, o, m)
 		case pb.MountType_TMPFS:
 			sm.Kind = sandbox.Tmpfs
 			sm.Size = m.TmpfsOpt.GetSize()
@@ -74,7 +109,7 @@ func (s *mountSet) prepare(ctx context.Context, o *execOp) ([]sandbox.Mount, err
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, sm)
+		out = append(out, stepMount{sm, m})
 	}
 	return out, nil
 }
@@ -118,10 +153,31 @@ func selectPath(root, selector string) (string, error) {
 	return at, nil
 }
 
-// cache gives a cache mount's directory, made when it is first used: empty, or
-// with what from= and source= say. It is locked until the step has ended where
-// its sharing, or the way it is mounted, demands that.
-func (s *mountSet) cache(ctx context.Context, o *execOp, m *pb.Mount) (string, error) {
+// lockCaches finds the directories of the cache mounts. All steps of all builds
+// lock in the order of the directories' names, so that none waits in a circle;
+// a directory that the step mounts twice is locked once.
+func (s *mountSet) lockCaches(ctx context.Context, o *execOp, list []stepMount) error {
+	byName := map[string][]*stepMount{}
+	for i := range list {
+		if m := &list[i]; m.Kind == sandbox.Cache {
+			name := cacheName(o, m.pb)
+			byName[name] = append(byName[name], m)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		dir, err := s.cache(ctx, name, byName[name])
+		if err != nil {
+			return err
+		}
+		for _, m := range byName[name] {
+			m.Source = dir
+		}
+	}
+	return nil
+}
+
+// cacheName is a cache mount's directory below Env.Caches.
+func cacheName(o *execOp, m *pb.Mount) string {
 	id := m.CacheOpt.GetID()
 	if id == "" {
 		id = m.Dest
@@ -130,15 +186,34 @@ func (s *mountSet) cache(ctx context.Context, o *execOp, m *pb.Mount) (string, e
 		id += "\x00" + o.v.Inputs[m.Input].Vertex.Digest.String() + "\x00" + m.Selector
 	}
 	sum := sha256.Sum256([]byte(id))
-	name := hex.EncodeToString(sum[:16])
-	sharing := m.CacheOpt.GetSharing()
-	if sharing == pb.CacheSharingOpt_SHARED && s.env.Sandbox.MovesBinds() {
+	return hex.EncodeToString(sum[:16])
+}
+
+// sharingOf is the strictest of what a step's mounts of one cache ask for.
+func (s *mountSet) sharingOf(mounts []*stepMount) pb.CacheSharingOpt {
+	sharing := pb.CacheSharingOpt_SHARED
+	if s.env.Sandbox.MovesBinds() {
 		sharing = pb.CacheSharingOpt_LOCKED // what is moved is in one place
 	}
+	for _, m := range mounts {
+		switch m.pb.CacheOpt.GetSharing() {
+		case pb.CacheSharingOpt_LOCKED:
+			return pb.CacheSharingOpt_LOCKED
+		case pb.CacheSharingOpt_PRIVATE:
+			sharing = pb.CacheSharingOpt_PRIVATE
+		}
+	}
+	return sharing
+}
+
+// cache gives a cache's directory, made when it is first used: empty, or with
+// what from= and source= say. It is locked until the step has ended where its
+// sharing, or the way it is mounted, demands that.
+func (s *mountSet) cache(ctx context.Context, name string, mounts []*stepMount) (string, error) {
 	if err := os.MkdirAll(s.env.Caches, 0o700); err != nil {
 		return "", err
 	}
-	dir, release, err := s.env.locks.acquire(ctx, filepath.Join(s.env.Caches, name), sharing)
+	dir, release, err := s.env.locks.acquire(ctx, filepath.Join(s.env.Caches, name), s.sharingOf(mounts))
 	if err != nil {
 		return "", err
 	}
@@ -146,7 +221,7 @@ func (s *mountSet) cache(ctx context.Context, o *execOp, m *pb.Mount) (string, e
 	if _, err := os.Lstat(dir); err == nil {
 		return dir, nil
 	}
-	return dir, s.newCache(ctx, m, dir)
+	return dir, s.newCache(ctx, mounts[0].pb, dir)
 }
 
 // newCache fills a cache directory for the first time; it appears whole.
@@ -184,7 +259,19 @@ func (s *mountSet) fill(ctx context.Context, claim snapshot.Claim, selector, to 
 	if err != nil {
 		return err
 	}
-	return copy.Copy(ctx, from, "/", to, "/", func(ci *copy.CopyInfo) { ci.CopyDirContents = true })
+	if err := copy.Copy(ctx, from, "/", to, "/", func(ci *copy.CopyInfo) { ci.CopyDirContents = true }); err != nil {
+		return err
+	}
+	// The copy leaves a directory that is there as it is, and the source's
+	// owner and mode are what uid=, gid= and mode= ask for.
+	var st unix.Stat_t
+	if err := unix.Stat(from, &st); err != nil {
+		return err
+	}
+	if err := os.Chown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod(to, st.Mode&0o7777)
 }
 
 // cacheLocks arbitrates cache directories between the steps of this build and,

@@ -44,6 +44,7 @@ type exchange struct {
 	merged  map[string]*mergedDir
 	fixed   map[string]fixedEntry
 	content []mountedContent
+	devices []deviceDir
 	// suspect are paths of the tree whose ctime was changed.
 	suspect map[string]bool
 	// gone are merged directories that the step has moved away; the value is
@@ -111,6 +112,8 @@ func (x *exchange) learn(r journalRecord) {
 		x.fixed[r.Fixed.Path] = *r.Fixed
 	case r.Content != nil:
 		x.content = append(x.content, *r.Content)
+	case r.Devices != nil:
+		x.devices = append(x.devices, *r.Devices)
 	case r.Phase != "":
 		x.phase = r.Phase
 	}

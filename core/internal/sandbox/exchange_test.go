@@ -385,6 +385,58 @@ func TestExchangeTakesWhatTheStepDid(t *testing.T) {
 	}
 }
 
+func TestExchangeTreeWithoutEtc(t *testing.T) {
+	for _, writes := range []bool{false, true} {
+		w := newExchangeWorld(t)
+		w.fill(t, w.root, "etc/hosts=h", "etc/passwd=job", "proc")
+		w.mount(t, "etc/hosts")
+		w.fill(t, w.tree, "app=a")
+		root, tree := shot(t, w.root, "ours"), shot(t, w.tree)
+		x := w.begin(t)
+		require.NoError(t, x.forth())
+		require.NoFileExists(t, w.root+"/etc/passwd")
+		if writes {
+			require.NoError(t, os.WriteFile(w.root+"/etc/group", []byte("g"), 0o644))
+		}
+		require.NoError(t, x.back())
+		require.Equal(t, root, shot(t, w.root, "ours"))
+		if !writes {
+			require.Equal(t, tree, shot(t, w.tree))
+			continue
+		}
+		require.FileExists(t, w.tree+"/etc/group")
+		require.NoFileExists(t, w.tree+"/etc/hosts")
+		require.Contains(t, x.suspect, "etc")
+	}
+}
+
+func TestExchangeOfAttributes(t *testing.T) {
+	w := plainWorld(t)
+	if err := unix.Lsetxattr(w.tree+"/etc", "user.image", []byte("1"), 0); err != nil {
+		skip(t, "no user xattrs on this filesystem: "+err.Error())
+	}
+	require.NoError(t, unix.Lsetxattr(w.root+"/etc", "user.job", []byte("2"), 0))
+	x := w.begin(t)
+	require.NoError(t, x.forth())
+	a, err := readAttrs(w.root + "/etc")
+	require.NoError(t, err)
+	require.Equal(t, map[string][]byte{"user.image": []byte("1")}, a.Xattrs)
+	require.Equal(t, uint32(0o711), a.Mode)
+	require.NoError(t, unix.Lsetxattr(w.root+"/etc", "user.step", []byte("3"), 0))
+	require.NoError(t, unix.Lremovexattr(w.root+"/etc", "user.image"))
+	require.NoError(t, os.Chmod(w.root, 0o700|fs.ModeSticky))
+	require.NoError(t, x.back())
+	a, err = readAttrs(w.root + "/etc")
+	require.NoError(t, err)
+	require.Equal(t, map[string][]byte{"user.job": []byte("2")}, a.Xattrs)
+	a, err = readAttrs(w.tree + "/etc")
+	require.NoError(t, err)
+	require.Equal(t, map[string][]byte{"user.step": []byte("3")}, a.Xattrs)
+	a, err = readAttrs(w.tree)
+	require.NoError(t, err)
+	require.Equal(t, uint32(0o1700), a.Mode)
+}
+
 // TestExchangeProperty: whatever the root and the tree are and the step does, the
 // tree is afterwards what a plain copy of it is after the same, and the root is
 // what it was.

@@ -42,11 +42,6 @@ func NewInplace(opts InplaceOptions) (Sandbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !opts.Force {
-		if err := checkDisposable(); err != nil {
-			return nil, err
-		}
-	}
 	if opts.Notice == nil {
 		opts.Notice = func(string) {}
 	}
@@ -90,6 +85,8 @@ func keptPaths(store string, keep []string) (string, []string, error) {
 type inplace struct {
 	opts InplaceOptions
 	keep []string
+	// resolv is the job's /etc/resolv.conf.
+	resolv []byte
 	// turn is held by the step that waits for "/" or has it.
 	turn chan struct{}
 	// told are the notices that have been given: each is given once.
@@ -130,7 +127,7 @@ func (s *inplace) Run(ctx context.Context, step Step) (_ Outcome, err error) {
 	}
 	res, err := runSupervised(ctx, cmd, step, supervisedSpec{
 		Child: spec, Root: step.Root, Scratch: step.Scratch, Mounts: sortMounts(step.Mounts),
-		Hosts: hostsFile(step), Resolv: readResolv("/etc/resolv.conf"), Loopback: step.Network == NetworkNone,
+		Hosts: hostsFile(step), Resolv: s.resolv, Loopback: step.Network == NetworkNone,
 		Inplace: &inplaceSpec{Store: s.opts.Store, Keep: s.keep, ExtraHosts: hostLines(step.ExtraHosts)},
 	})
 	if res.Collision != nil {

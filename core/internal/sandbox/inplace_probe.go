@@ -18,15 +18,16 @@ import (
 // renaming every entry of "/" aside and back. It is an error, too, where nothing
 // says that the container is one that is thrown away.
 func ProbeInplace(ctx context.Context, store string) error {
-	if err := checkDisposable(); err != nil {
-		return err
-	}
-	return ProbeInplaceForced(ctx, store)
+	return probeInplace(ctx, store, checkDisposable)
 }
 
 // ProbeInplaceForced is ProbeInplace without the question what the container is
 // for.
-func ProbeInplaceForced(ctx context.Context, store string) (err error) {
+func ProbeInplaceForced(ctx context.Context, store string) error {
+	return probeInplace(ctx, store, func() error { return nil })
+}
+
+func probeInplace(ctx context.Context, store string, check func() error) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -46,6 +47,9 @@ func ProbeInplaceForced(ctx context.Context, store string) (err error) {
 	}
 	defer lock.Close()
 	if err := repairLocked(store, "/"); err != nil {
+		return err
+	}
+	if err := check(); err != nil {
 		return err
 	}
 	if err := tryRename(store); err != nil {
@@ -154,6 +158,13 @@ func (s *inplace) lift() (err error) {
 	if err := repairLocked(s.opts.Store, "/"); err != nil {
 		return err
 	}
+	// Now that "/" is the job's own.
+	if !s.opts.Force {
+		if err := checkDisposable(); err != nil {
+			return err
+		}
+	}
+	s.resolv = readResolv("/etc/resolv.conf")
 	x, err := beginWithoutTree(s.opts.Store, s.keep)
 	if err != nil {
 		return err

@@ -38,6 +38,7 @@ type journalRecord struct {
 	Lifted  string          `json:",omitempty"`
 	Fixed   *fixedEntry     `json:",omitempty"`
 	Content *mountedContent `json:",omitempty"`
+	Devices *deviceDir      `json:",omitempty"`
 	Phase   phase           `json:",omitempty"`
 }
 

@@ -136,7 +136,10 @@ func runSupervised(ctx context.Context, cmd *exec.Cmd, step Step, spec supervise
 	cmd.ExtraFiles = []*os.File{specR, resW}
 	if cmd.Cancel != nil && spec.cleansUp() {
 		// Closing tells it; killing it is for when it does not listen.
-		cmd.Cancel = specW.Close
+		cmd.Cancel = func() error {
+			// In case that the step has stopped it.
+			return errors.Join(specW.Close(), cmd.Process.Signal(unix.SIGCONT))
+		}
 		cmd.WaitDelay = 20 * time.Second
 	}
 	err = cmd.Start()

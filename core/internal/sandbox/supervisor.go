@@ -119,6 +119,9 @@ func (s *supervision) holdRoot() (f *startFault, err error) {
 	if err := openMountedFiles(x, s.spec.Inplace.ExtraHosts); err != nil {
 		return nil, err
 	}
+	if err := noteDevices(x); err != nil {
+		return nil, err
+	}
 	abandoned = false
 	stop := make(chan struct{})
 	go s.killWhenEnded(stop)
@@ -164,10 +167,10 @@ func (s *supervision) beginExchange() (*exchange, error) {
 	return x, nil
 }
 
-// finishExchange puts "/" and the mounted files back and ends the journal. When
+// finishExchange puts "/", the mounted files and the devices back and ends the journal. When
 // it fails the journal stays, for Repair.
 func finishExchange(x *exchange) error {
-	err := restoreMountedFiles(x)
+	err := errors.Join(restoreMountedFiles(x), restoreDevices(x))
 	if backErr := x.back(); backErr != nil {
 		return errors.Join(err, fmt.Errorf("put / back: %w", backErr))
 	}

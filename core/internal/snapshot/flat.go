@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
@@ -170,6 +171,8 @@ type flatClaim struct {
 	state     *flatState
 	exclusive bool
 	released  sync.Once
+	// viewed is set once the owner looks at the tree: it then has to stay.
+	viewed atomic.Bool
 }
 
 func (c *flatClaim) State() State { return c.state }
@@ -180,6 +183,7 @@ func (c *flatClaim) View(ctx context.Context) (View, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.viewed.Store(true)
 	return dirView(t.dir), nil
 }
 
@@ -195,7 +199,9 @@ func (c *flatClaim) Mutate(ctx context.Context) (Mutable, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Release()
+	if !c.viewed.Load() {
+		c.Release()
+	}
 	if err := t.index.settle(ctx, s.store.opts.Clock); err != nil {
 		s.store.remove(t)
 		return nil, err
@@ -207,7 +213,7 @@ func (c *flatClaim) Mutate(ctx context.Context) (Mutable, error) {
 // everybody else.
 func (c *flatClaim) take(ctx context.Context) (*tree, error) {
 	s := c.state
-	if c.exclusive {
+	if c.exclusive && !c.viewed.Load() {
 		if err := s.claims.awaitOthers(ctx); err != nil {
 			return nil, err
 		}

@@ -59,7 +59,10 @@ type Claim interface {
 	// Release. The tree must not be written to.
 	View(ctx context.Context) (View, error)
 	// Mutate gives a tree that the caller may change, in place or as a
-	// branch. The claim is used up; Release afterwards does nothing.
+	// branch. The claim is used up; Release afterwards does nothing. After a
+	// View of the same claim it is always a branch, as often as it is asked
+	// for, and the view stays what it was until Release: an operation that
+	// reads its own base looks first and changes then.
 	Mutate(ctx context.Context) (Mutable, error)
 	// Release gives the claim back. Idempotent; safe after View and Mutate.
 	Release()
