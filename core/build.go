@@ -171,7 +171,7 @@ func (b *build) openRegistry(ctx context.Context) error {
 	}
 	b.source = imagesource.New(ctx, imagesource.Options{Dir: blobs, Progress: b.sink})
 	b.atEnd(func() error { b.source.Close(); return nil })
-	if len(b.req.Outputs.Destinations) == 0 {
+	if len(b.req.Outputs.Destinations) == 0 || b.req.Outputs.NoPush {
 		return nil
 	}
 	if b.push, err = export.NewPush(ctx, b.client, b.req.Outputs.Destinations); err != nil {

@@ -79,6 +79,8 @@ type SSHAgent struct {
 type Outputs struct {
 	// Destinations are image references to push to, tags last.
 	Destinations []string
+	// NoPush makes Destinations mere names, for the layout and the tar.
+	NoPush bool
 	// OCILayout is a directory; DockerTar a file that docker load reads.
 	OCILayout string
 	DockerTar string

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
@@ -24,6 +25,10 @@ func Inside(args []string) bool { return sandbox.Inside(args) }
 // To be called at the start, before secrets are there.
 func Harden() error { return sandbox.Harden() }
 
+// StoreVariable is how Enter tells the program inside which store was chosen: it
+// is Request.Store where the user has named none.
+const StoreVariable = "LAYERWRIGHT_STORE"
+
 // EnterOptions say what a build will want of the environment.
 type EnterOptions struct {
 	// Isolation, Store and Force are Request's.
@@ -41,7 +46,7 @@ func Enter(ctx context.Context, opts EnterOptions) (entered bool, code int, err 
 	if err != nil {
 		return false, 0, err
 	}
-	_, report, err := probe(ctx, opts.Store, opts.Force)
+	store, report, err := probe(ctx, opts.Store, opts.Force)
 	if err != nil {
 		return false, 0, err
 	}
@@ -49,7 +54,9 @@ func Enter(ctx context.Context, opts EnterOptions) (entered bool, code int, err 
 	if err != nil || chosen != sandbox.Namespaces {
 		return false, 0, err
 	}
-	code, err = sandbox.EnterNamespaces(context.WithoutCancel(ctx), opts.Args, opts.Env)
+	// Inside, a user may look like root: the store must not be chosen anew.
+	env := append(slices.Clone(opts.Env), StoreVariable+"="+store)
+	code, err = sandbox.EnterNamespaces(context.WithoutCancel(ctx), opts.Args, env)
 	return true, code, err
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
 )
 
 // workdir is one build's own directory in the store, locked while it runs.
@@ -19,7 +21,7 @@ type workdir struct {
 func newWorkdir(store string) (*workdir, error) {
 	builds := filepath.Join(store, "builds")
 	if err := os.MkdirAll(builds, 0o755); err != nil {
-		return nil, fmt.Errorf("make store: %w", err)
+		return nil, fault.New(fault.Environment, "make store: %w", err).With("Name a directory that can be written with --store.")
 	}
 	// The parent's lock keeps a starting build's directory, which is not
 	// locked yet, from being taken for a dead one.
@@ -43,7 +45,7 @@ func newWorkdir(store string) (*workdir, error) {
 func lockFile(path string, how int) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock store: %w", err)
+		return nil, fault.New(fault.Environment, "lock store: %w", err).With("Name a directory that can be written with --store.")
 	}
 	for {
 		if err = unix.Flock(int(f.Fd()), how); !errors.Is(err, unix.EINTR) {

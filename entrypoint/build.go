@@ -46,7 +46,7 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	}
 	if err == nil {
 		if s.Inside = p.inside; p.inside && s.Store == "" {
-			s.Store = p.env[storeVariable]
+			s.Store = p.env[core.StoreVariable]
 		}
 		err = core.Harden() // before the first secret is in memory
 	}
@@ -71,10 +71,6 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	view.Finish(out)
 	return code
 }
-
-// storeVariable is how core.Enter tells the process that it starts which store
-// it has tried: inside, the user is root and the default would be another one.
-const storeVariable = "LAYERWRIGHT_STORE"
 
 // enteredCode is the code of the process that ran the build for us. Which
 // signal came first is known better here, since it may have got several.

@@ -116,7 +116,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	destination := &stringList{&f.destinations}
 	fs.VarP(destination, "destination", "d", "IMAGE\twhere to push to; again for more (-t, --tag)")
 	fs.VarP(destination, "tag", "t", "")
-	fs.BoolVar(&f.noPush, "no-push", false, "\tpush nothing")
+	fs.BoolVar(&f.noPush, "no-push", false, "\tpush nothing; destinations only name the image in other outputs")
 	fs.StringVar(&f.layoutPath, "oci-layout-path", "", "DIR\twrite an OCI image layout")
 	fs.StringVar(&f.tarPath, "tar-path", "", "FILE\twrite what docker load reads")
 	fs.StringVar(&f.digestFile, "digest-file", "", "FILE\twrite the digest of the image")

@@ -157,7 +157,7 @@ func TestUsageErrors(t *testing.T) {
 		{"an unknown command suggests the nearest", []string{"bild"}, []string{`"bild"`, "layerwright build?"}},
 		{"a value that is none of the choices", []string{"build", "--isolation", "chrot"}, []string{"inplace", "did you mean chroot?"}},
 		{"nowhere to put the image", []string{"build", "."}, []string{"--destination", "--no-push"}},
-		{"contradiction", []string{"build", "--no-push", "-d", "x"}, []string{"contradict"}},
+		{"contradiction", []string{"build", "-d", "x", "--image-format", "docker", "--compression", "zstd"}, []string{"zstd"}},
 		{"invalid reference", []string{"build", "-d", "UPPER/case"}, []string{"UPPER/case"}},
 		{"digest as destination", []string{"build", "-d", "x@sha256:" + strings.Repeat("a", 64)}, []string{"digest"}},
 		{"two contexts", []string{"build", "--no-push", "-c", "a", "b"}, []string{"two contexts"}},

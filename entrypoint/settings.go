@@ -237,7 +237,7 @@ func (f *flags) limits(c *checker, r *core.Request) {
 func (f *flags) outputs(c *checker, r *core.Request) {
 	r.Outputs = core.Outputs{
 		Destinations: f.destinations, OCILayout: f.layoutPath, DockerTar: f.tarPath, DigestFile: f.digestFile,
-		ImageFormat: f.imageFormat.value, Compression: f.compression.value,
+		NoPush: f.noPush, ImageFormat: f.imageFormat.value, Compression: f.compression.value,
 	}
 	for _, d := range f.destinations {
 		named, err := parseDestination(d)
@@ -249,10 +249,7 @@ func (f *flags) outputs(c *checker, r *core.Request) {
 			c.add("--destination %s: a digest cannot be pushed to: give a tag", d)
 		}
 	}
-	switch {
-	case f.noPush && len(f.destinations) > 0:
-		c.add("--no-push and --destination %s contradict each other: leave one out", f.destinations[0])
-	case !f.noPush && len(f.destinations) == 0 && f.layoutPath == "" && f.tarPath == "":
+	if !f.noPush && len(f.destinations) == 0 && f.layoutPath == "" && f.tarPath == "" {
 		c.add("nowhere to put the image: give --destination, --oci-layout-path or --tar-path, or --no-push to only build")
 	}
 	if f.imageFormat.value == "docker" && f.compression.value == "zstd" {

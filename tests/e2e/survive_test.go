@@ -120,7 +120,29 @@ func TestRestartedContainer(t *testing.T) {
 	got := run(t, d.Command(t.Context(), "start", "-a", box))
 	require.Equal(t, 0, got.code, got.output)
 	require.True(t, exists(t, ref))
-	require.Contains(t, d.Must(t, "export", box, "-o", "/dev/null")+"ok", "ok")
+	// The first build's tree is not at "/" of the container any more.
+	left := d.Must(t, "diff", box)
+	for _, image := range []string{"/etc/motd", "/home", "/bin/busybox"} {
+		require.NotContains(t, left, image+"\n")
+	}
+}
+
+// TestSecretsAreErased: two seconds after the builder has got a signal, and
+// after a SIGKILL, no file of the container holds the secret of a running step.
+func TestSecretsAreErased(t *testing.T) {
+	base := smallBase(t)
+	dir := buildContext(t, map[string]string{"Dockerfile": "FROM " + base + "\nRUN --mount=type=secret,id=tok touch /started && sleep 300\n"})
+	for _, signal := range []string{"TERM", "KILL"} {
+		t.Run(signal, func(t *testing.T) {
+			got := inShell(t, dir, `layerwright build --log-format plain -c /workspace --no-push --secret id=tok,env=TOKEN > /layerwright/log 2>&1 & p=$!
+while [ ! -e /started ]; do /layerwright/busybox/usleep 10000; done
+/layerwright/busybox/grep -rqs planted-secret-3 /run/secrets || exit 80
+unset TOKEN; kill -`+signal+` $p; /layerwright/busybox/sleep 2
+grep -rls planted-secret-3 / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev && exit 81
+[ ! -e /started ] || exit 82; ps -o args | grep -v grep | grep 'sleep 300' && exit 83; exit 0`, "-e", "TOKEN=planted-secret-3")
+			require.Equal(t, 0, got.code, got.output)
+		})
+	}
 }
 
 // TestFiveAtOnce: five builds of one context disturb each other neither in one

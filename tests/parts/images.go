@@ -88,6 +88,9 @@ func SmallBase(t testing.TB) []byte {
 	w.file("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\napp:x:1000:1001:app:/home/app:/bin/sh\n"))
 	w.file("etc/group", 0o644, []byte("root:x:0:\nstaff:x:50:app\nappgroup:x:1001:\nextra:x:2000:app,nobody\nnogroup:x:65534:\n"))
 	w.file("etc/motd", 0o644, []byte("small\n"))
+	// As real bases have them: a builder mounts onto these.
+	w.file("etc/hosts", 0o644, nil)
+	w.file("etc/resolv.conf", 0o644, nil)
 	if err := w.w.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -118,16 +118,6 @@ func (t *tracker) list() []string {
 	return out
 }
 
-// tree adds everything below an absolute path.
-func (t *tracker) tree(at string) error {
-	return filepath.WalkDir(at, func(p string, _ fs.DirEntry, err error) error {
-		if err == nil {
-			t.add(p)
-		}
-		return err
-	})
-}
-
 func clean(p string) string {
 	c := filepath.Join("/", p)
 	if c != "/" && (strings.HasSuffix(p, "/") || strings.HasSuffix(p, "/.")) {

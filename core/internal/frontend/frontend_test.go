@@ -69,7 +69,7 @@ func TestErrorsPointAtTheirLine(t *testing.T) {
 		{"bad JSON in HEALTHCHECK", "FROM a\nHEALTHCHECK --interval=x CMD y\n", "Dockerfile:2", "x"},
 		{"unterminated heredoc", "FROM a\nRUN <<EOF\nx\n", "Dockerfile:2", "unterminated heredoc"},
 		{"bad mount type", "FROM a\nRUN --mount=type=nope x\n", "Dockerfile:2", "nope"},
-		{"mount without target", "FROM a\nRUN --mount=type=cache x\n", "Dockerfile:2", "target is required"},
+		{"mount without target", "FROM a\nRUN --mount=type=cache x\n", "Dockerfile:2", "invalid mount target"},
 		{"bad chmod", "FROM a\nCOPY --chmod=9x a b\n", "Dockerfile:2", "9x"},
 		{"bad network", "FROM a\nRUN --network=moon x\n", "Dockerfile:2", "moon"},
 		{"missing image", "FROM a\nRUN x\nFROM missing\n", "Dockerfile:3", "missing"},

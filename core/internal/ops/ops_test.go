@@ -244,6 +244,14 @@ func TestACopyFromItsOwnBaseReadsItUnchanged(t *testing.T) {
 	copied := r.file([]*graph.Vertex{r.base()}, copying(0, -1, "/src/one/"), copying(1, 0, "/src/two/"))
 	require.NoError(t, r.solve(t, r.exec(&pb.ExecOp{Mounts: []*pb.Mount{rootMount()}}, copied)))
 	require.Equal(t, []string{"", "/src", "/src/f", "/src/one", "/src/one/f", "/src/two", "/src/two/f"}, found)
+
+	// Nor what an action has made that reads nothing.
+	found = nil
+	made := r.file([]*graph.Vertex{r.base()},
+		&pb.FileAction{Input: 0, SecondaryInput: -1, Output: -1, Action: &pb.FileAction_Mkdir{Mkdir: &pb.FileActionMkDir{Path: "/src/made", Mode: 0o755, Timestamp: -1}}},
+		copying(1, 0, "/to/"))
+	require.NoError(t, r.solve(t, r.exec(&pb.ExecOp{Mounts: []*pb.Mount{rootMount()}}, made)))
+	require.Equal(t, []string{"", "/src", "/src/f", "/src/made", "/to", "/to/f"}, found)
 }
 
 // uid=, gid= and mode= of a cache mount reach us as a directory to start from.

@@ -103,9 +103,8 @@ func (s *stubs) make() error {
 func (s *stubs) remove() error {
 	var errs []error
 	for _, st := range slices.Backward(s.list) {
-		touched := true
 		if fi, err := os.Stat(st.parent); err == nil {
-			touched = st.after != 0 && fi.ModTime().UnixNano() != st.after && fi.ModTime().UnixNano() != st.before
+			touched := st.after != 0 && fi.ModTime().UnixNano() != st.after && fi.ModTime().UnixNano() != st.before
 			if touched {
 				st.atime, st.before = atime(fi.Sys()), fi.ModTime().UnixNano()
 			}

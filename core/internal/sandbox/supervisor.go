@@ -122,6 +122,9 @@ func (s *supervision) holdRoot() (f *startFault, err error) {
 	if err := noteDevices(x); err != nil {
 		return nil, err
 	}
+	if err := placeInDev(s.spec.Mounts); err != nil {
+		return nil, err
+	}
 	abandoned = false
 	stop := make(chan struct{})
 	go s.killWhenEnded(stop)
@@ -209,6 +212,9 @@ func (s *supervision) inplaceMounts() []placedMount {
 	for _, m := range s.spec.Mounts {
 		if m.Kind == Tmpfs && under(m.Target, "/dev/shm") {
 			continue // the container's own; NewInplace's Run has said so
+		}
+		if inDev(m) {
+			continue
 		}
 		list = append(list, placedMount{Mount: m})
 	}

@@ -21,6 +21,33 @@ type deviceDir struct {
 	Entries map[string]deviceEntry
 }
 
+// inDev says whether a mount goes below /dev, which is the container's own: its
+// content is copied there for the step. BuildKit puts the script of a heredoc
+// with an interpreter of its own at /dev/pipes.
+func inDev(m Mount) bool {
+	return under(m.Target, "/dev") && !under(m.Target, "/dev/shm") && (m.Kind == Bind || m.Kind == Secret)
+}
+
+// placeInDev makes such mounts; restoreDevices takes them away, since they are
+// new there.
+func placeInDev(mounts []Mount) error {
+	for _, m := range mounts {
+		if !inDev(m) {
+			continue
+		}
+		err := os.MkdirAll(path.Dir(m.Target), 0o755)
+		if err == nil && m.Kind == Secret {
+			err = writeOwned(m.Target, m.Data, m.UID, m.GID, m.Mode)
+		} else if err == nil {
+			err = copyInto(m.Source, m.Target)
+		}
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", m.Target, cause(err))
+		}
+	}
+	return nil
+}
+
 // deviceEntry is what is needed to make a device node or a link again.
 type deviceEntry struct {
 	Mode     uint32
