@@ -17,7 +17,6 @@ import (
 	"github.com/layerwright/layerwright/core/internal/export"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/frontend"
-	"github.com/layerwright/layerwright/core/internal/graph"
 	"github.com/layerwright/layerwright/core/internal/hostview"
 	"github.com/layerwright/layerwright/core/internal/image"
 	"github.com/layerwright/layerwright/core/internal/ops"
@@ -255,18 +254,12 @@ func (b *build) environment(res *frontend.Result) (*ops.Env, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Usage, err, "")
 	}
-	wanted := map[*graph.Vertex]bool{}
-	for _, img := range res.Images {
-		for v := range graph.Chain(img.Root) {
-			wanted[v] = true
-		}
-	}
 	return &ops.Env{
 		Store: b.trees, Sandbox: b.machine.sandbox, Fallback: b.machine.fallback,
 		Blobs:  commit.New(dirs["blobs"], commit.Options{Compression: compression, Docker: b.docker()}),
 		Images: b.layersOf, Locals: b.locals, Outside: b.machine.outside, Secrets: b.secrets,
 		Caches: filepath.Join(b.machine.store, "caches"), Scratch: dirs["steps"],
-		Progress: b.sink, Wanted: wanted, Made: b.layerMade,
+		Progress: b.sink, Wanted: res.Graph.Captured(), Made: b.layerMade,
 	}, nil
 }
 

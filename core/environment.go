@@ -46,7 +46,7 @@ func Enter(ctx context.Context, opts EnterOptions) (entered bool, code int, err 
 	if err != nil {
 		return false, 0, err
 	}
-	store, report, err := probe(ctx, opts.Store, opts.Force)
+	store, report, err := probe(ctx, opts.Store, want, opts.Force)
 	if err != nil {
 		return false, 0, err
 	}
@@ -82,7 +82,7 @@ type DoctorReport struct {
 // Doctor tries what the environment allows and says what a build would use.
 func Doctor(ctx context.Context, opts DoctorOptions) DoctorReport {
 	var out DoctorReport
-	store, report, err := probe(ctx, opts.Store, opts.Force)
+	store, report, err := probe(ctx, opts.Store, sandbox.Auto, opts.Force)
 	out.Store, out.Err = store, err
 	if err != nil {
 		return out
@@ -105,8 +105,8 @@ func Doctor(ctx context.Context, opts DoctorOptions) DoctorReport {
 }
 
 // probe makes the store, puts right what a killed build has left, and tries
-// what works.
-func probe(ctx context.Context, store string, force bool) (string, sandbox.Report, error) {
+// what works. "/" is touched only where inplace may be the choice.
+func probe(ctx context.Context, store string, want sandbox.Isolation, force bool) (string, sandbox.Report, error) {
 	store, err := makeStore(store)
 	if err != nil {
 		return store, sandbox.Report{}, err
@@ -114,11 +114,20 @@ func probe(ctx context.Context, store string, force bool) (string, sandbox.Repor
 	if err := sandbox.Repair(store); err != nil {
 		return store, sandbox.Report{}, err
 	}
-	inplace := sandbox.ProbeInplace
-	if force {
-		inplace = sandbox.ProbeInplaceForced
+	report := sandbox.Probe(ctx, sandbox.ProbeOptions{Store: store})
+	if want == sandbox.Auto {
+		if _, _, err := report.Choose(sandbox.Namespaces); err == nil {
+			return store, report, nil
+		}
 	}
-	return store, sandbox.Probe(ctx, sandbox.ProbeOptions{Store: store, Inplace: inplace}), nil
+	if want == sandbox.Auto || want == sandbox.Inplace {
+		try := sandbox.ProbeInplace
+		if force {
+			try = sandbox.ProbeInplaceForced
+		}
+		report.TryInplace(ctx, try)
+	}
+	return store, report, nil
 }
 
 // ours is the directory that everything of Layerwright's is in, in our images
@@ -195,7 +204,7 @@ func newMachine(ctx context.Context, req *Request, notice func(string)) (*machin
 		want = sandbox.Namespaces
 	} else {
 		var report sandbox.Report
-		if m.store, report, err = probe(ctx, req.Store, req.Force); err != nil {
+		if m.store, report, err = probe(ctx, req.Store, want, req.Force); err != nil {
 			return nil, err
 		}
 		auto := want == sandbox.Auto

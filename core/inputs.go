@@ -76,7 +76,7 @@ func (b *build) openHandles() error {
 	}
 	for name, value := range b.req.NamedContexts {
 		if local(value) {
-			dirs[name] = value
+			dirs[localName(name)] = value
 		}
 	}
 	b.locals = map[string]string{}
@@ -105,6 +105,10 @@ func (b *build) openHandles() error {
 	return nil
 }
 
+// localName is the local source of a named context: a context that somebody
+// calls "context" must not take the place of the build context.
+func localName(name string) string { return "_" + name }
+
 // local says whether a named context's value is a directory.
 func local(value string) bool {
 	for _, p := range []string{"docker-image://", "oci-layout://", "target:", "http://", "https://", "git://", "git@", "input:"} {
@@ -127,7 +131,7 @@ func (b *build) frontendRequest() frontend.Request {
 	}
 	for name, value := range r.NamedContexts {
 		if local(value) {
-			value = "local:" + name
+			value = "local:" + localName(name)
 		}
 		f.NamedContexts[name] = value
 	}

@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,6 +29,9 @@ func TestBadInput(t *testing.T) {
 	liarRef := strings.TrimPrefix(liar.URL, "http://") + "/base:1"
 	parts.PushBase(t, liarRef, parts.SmallBase(t))
 
+	escaping := reg.Addr + "/escaping:1"
+	parts.PushBase(t, escaping, escapingLayer(t))
+
 	cases := []struct {
 		name       string
 		dockerfile string
@@ -43,6 +48,7 @@ func TestBadInput(t *testing.T) {
 		{"no credentials to pull", "FROM " + locked.Addr + "/x:1\n", nil, 3, []string{locked.Addr, "credentials"}},
 		{"no credentials to push", "FROM " + base + "\nRUN true\n", []string{"--destination", locked.Addr + "/x:1"}, 3, []string{locked.Addr, "credentials"}},
 		{"registry that lies about a digest", "FROM " + liarRef + "\nRUN true\n", nil, 3, []string{"sha256:"}},
+		{"layer that tries to escape its root", "FROM " + escaping + "\nRUN true\n", nil, 3, []string{"leave its root", "escaped"}},
 		{"failing step", "FROM " + base + "\nRUN echo last words && exit 9\n", nil, 1, []string{"Dockerfile:2", "last words", "exit code: 9"}},
 		{"unknown flag", "FROM scratch\n", []string{"--destinatoin", "x"}, 2, []string{"--destination"}},
 		{"invalid destination", "FROM scratch\n", []string{"--destination", "UPPER/case"}, 2, []string{"UPPER/case"}},
@@ -85,6 +91,16 @@ func TestFullDisk(t *testing.T) {
 		"build", "--log-format", "plain", "-c", "/workspace", "--no-push", "--isolation", "chroot", "--store", "/small/store"))
 	require.Equal(t, 4, got.code, got.output)
 	require.Contains(t, got.output, "no space left")
+}
+
+// escapingLayer has an entry that would be outside of its root.
+func escapingLayer(t *testing.T) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "../../../escaped", Mode: 0o644}))
+	require.NoError(t, w.Close())
+	return buf.Bytes()
 }
 
 // lie changes a byte of every blob that is asked for.

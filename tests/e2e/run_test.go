@@ -67,7 +67,12 @@ func inShell(t *testing.T, dir, script string, docker ...string) outcome {
 // onHost runs the binary on the machine, with a store of its own.
 func onHost(t *testing.T, args ...string) outcome {
 	t.Helper()
-	args = append(args, "--store", filepath.Join(t.TempDir(), "store"))
+	return onHostIn(t, filepath.Join(t.TempDir(), "store"), args...)
+}
+
+func onHostIn(t *testing.T, store string, args ...string) outcome {
+	t.Helper()
+	args = append(args, "--store", store)
 	return run(t, exec.CommandContext(t.Context(), parts.Binary(t), args...))
 }
 

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -163,9 +164,10 @@ for i in 1 2 3 4 5; do eval wait \$p$i || { r=$?; while [ ! -e /mine ]; do :; do
 	})
 	t.Run("machine", func(t *testing.T) {
 		var wg sync.WaitGroup
+		store := filepath.Join(t.TempDir(), "store")
 		for i := range 5 {
 			wg.Go(func() {
-				got := onHost(t, "build", "--log-format", "plain", "-c", dir, "--build-arg", fmt.Sprintf("N=%d", i+1), "-d", fmt.Sprintf("%s/five:m%d", reg.Addr, i+1))
+				got := onHostIn(t, store, "build", "--log-format", "plain", "-c", dir, "--build-arg", fmt.Sprintf("N=%d", i+1), "-d", fmt.Sprintf("%s/five:m%d", reg.Addr, i+1))
 				if got.code != 0 {
 					t.Error(got.output)
 				}

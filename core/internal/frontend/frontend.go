@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/exporter/containerimage/exptypes"
 	"github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -90,15 +91,22 @@ type Image struct {
 // Run converts the Dockerfile. An error that has to do with a line carries its
 // location.
 func Run(ctx context.Context, req Request, resolver Resolver) (*Result, error) {
-	g := &gateway{req: req, resolver: resolver, opts: options(req)}
+	opts, err := options(req)
+	if err != nil {
+		return nil, err
+	}
+	g := &gateway{req: req, resolver: resolver, opts: opts}
 	res, err := builder.Build(ctx, g)
 	if err != nil {
-		return nil, explain(err)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, explain(err, g.usedBy(err))
 	}
 	b := &graph.Builder{}
 	out := &Result{}
 	add := func(p ocispecs.Platform, r any, suffix string) error {
-		ref, ok := r.(*reference)
+		ref, ok := r.(*result)
 		if !ok {
 			return fmt.Errorf("no result for platform %s", platforms.FormatAll(p))
 		}
@@ -134,7 +142,7 @@ func Run(ctx context.Context, req Request, resolver Resolver) (*Result, error) {
 }
 
 // options are the request in the words of BuildKit's frontend.
-func options(req Request) map[string]string {
+func options(req Request) (map[string]string, error) {
 	o := map[string]string{"filename": req.Filename}
 	set := func(key, value string) {
 		if value != "" {
@@ -144,7 +152,12 @@ func options(req Request) map[string]string {
 	set("target", req.Target)
 	set("hostname", req.Hostname)
 	set("force-network-mode", req.Network)
-	set("add-hosts", strings.Join(req.ExtraHosts, ","))
+	var hosts []string
+	for _, h := range req.ExtraHosts {
+		name, ip, _ := strings.Cut(h, ":")
+		hosts = append(hosts, name+"="+ip)
+	}
+	set("add-hosts", strings.Join(hosts, ","))
 	set("ulimit", strings.Join(req.Ulimits, ","))
 	if req.ShmSize > 0 {
 		o["shm-size"] = strconv.FormatInt(req.ShmSize, 10)
@@ -161,23 +174,46 @@ func options(req Request) map[string]string {
 		o["label:"+k] = v
 	}
 	for k, v := range req.NamedContexts {
-		o["context:"+k] = v
+		if strings.HasPrefix(v, "oci-layout:") {
+			return nil, fault.New(fault.Usage, "--build-context %s=%s: an OCI layout as a context is not supported", k, v).
+				With("Push the image to a registry and name it as docker-image://REFERENCE.")
+		}
+		name, err := contextName(k)
+		if err != nil {
+			return nil, err
+		}
+		o["context:"+name] = v
 	}
 	if req.NoCache {
 		o["no-cache"] = ""
 	} else if len(req.NoCacheFilter) > 0 {
 		o["no-cache"] = strings.Join(req.NoCacheFilter, ",")
 	}
-	return o
+	return o, nil
+}
+
+// contextName is a named context's name as the frontend looks it up: a short
+// image name without ":latest".
+func contextName(name string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", fault.New(fault.Usage, "--build-context %s: %w", name, err).
+			With("Write the name as FROM and --from do: lower-case letters, digits, and separators.")
+	}
+	return strings.TrimSuffix(reference.FamiliarString(named), ":latest"), nil
 }
 
 // explain turns the frontend's error into one with kind, place and remedy.
-func explain(err error) error {
+// fallback is the place for an error that has none of its own.
+func explain(err error, fallback *fault.Location) error {
 	loc := location(err)
+	if loc == nil {
+		loc = fallback
+	}
 	if _, ok := fault.As(err); ok {
 		return fault.At(bare(err), loc)
 	}
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	e := &fault.Error{Kind: fault.User, Err: bare(err), Location: loc}
@@ -188,6 +224,10 @@ func explain(err error) error {
 		e.Remedy = "A Dockerfile begins with FROM; only ARG may come before it."
 	case strings.Contains(text, "unknown instruction"):
 		e.Remedy = "Correct the instruction's name, or end the line before with \\ if it continues there."
+	case strings.Contains(text, "the Dockerfile cannot be empty"), strings.Contains(text, "file with no instructions"):
+		e.Remedy = "A Dockerfile needs at least one FROM."
+	case strings.Contains(text, "lint violation found"):
+		e.Remedy = "Correct what the warnings name, or take error=true out of the line \"# check=\"."
 	case strings.Contains(text, "could not be found") && strings.Contains(text, "target stage"):
 		e.Remedy = "Name one of the Dockerfile's stages with --target (FROM … AS name)."
 	}
@@ -213,7 +253,8 @@ func bare(err error) error {
 
 func location(err error) *fault.Location {
 	for _, s := range errdefs.Sources(err) {
-		if s.Info == nil || len(s.Ranges) == 0 || s.Ranges[0].Start == nil {
+		// Line 0 is BuildKit's word for "somewhere in the directives".
+		if s.Info == nil || len(s.Ranges) == 0 || s.Ranges[0].Start == nil || s.Ranges[0].Start.Line < 1 {
 			continue
 		}
 		loc := &fault.Location{File: s.Info.Filename, Source: s.Info.Data, Start: int(s.Ranges[0].Start.Line)}
@@ -228,7 +269,7 @@ func location(err error) *fault.Location {
 
 // sourceLocation is the place of a lint warning.
 func sourceLocation(info *pb.SourceInfo, ranges []*pb.Range) *fault.Location {
-	if info == nil || len(ranges) == 0 || ranges[0].Start == nil {
+	if info == nil || len(ranges) == 0 || ranges[0].Start == nil || ranges[0].Start.Line < 1 {
 		return nil
 	}
 	l := &fault.Location{File: info.Filename, Source: info.Data, Start: int(ranges[0].Start.Line)}

@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,12 +9,15 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
@@ -36,6 +40,56 @@ type gateway struct {
 	req      Request
 	resolver Resolver
 	opts     map[string]string
+
+	mu   sync.Mutex
+	text []byte // the Dockerfile, once it has been read
+}
+
+// imageError is a failure to describe the image ref.
+type imageError struct {
+	ref string
+	err error
+}
+
+func (e *imageError) Error() string { return e.err.Error() }
+func (e *imageError) Unwrap() error { return e.err }
+
+// usedBy is the instruction whose --from or from= names the image that err is
+// about: BuildKit gives a place to FROM only.
+func (g *gateway) usedBy(err error) *fault.Location {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var ie *imageError
+	if !errors.As(err, &ie) || g.text == nil {
+		return nil
+	}
+	ast, err := parser.Parse(bytes.NewReader(g.text))
+	if err != nil {
+		return nil
+	}
+	for _, n := range ast.AST.Children {
+		for _, flag := range n.Flags {
+			for _, field := range strings.Split(strings.TrimPrefix(strings.TrimPrefix(flag, "--mount="), "--"), ",") {
+				name, ok := strings.CutPrefix(field, "from=")
+				if !ok {
+					continue
+				}
+				if ref, err := reference.ParseNormalizedNamed(name); err == nil && reference.TagNameOnly(ref).String() == ie.ref {
+					return &fault.Location{File: g.req.Filename, Source: g.text, Start: n.StartLine, End: n.EndLine}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// read remembers the Dockerfile's text.
+func (g *gateway) read(local, name string, data []byte) {
+	if local == Dockerfile && name == g.req.Filename {
+		g.mu.Lock()
+		g.text = data
+		g.mu.Unlock()
+	}
 }
 
 var _ gwclient.Client = (*gateway)(nil)
@@ -47,7 +101,7 @@ func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt source
 	}
 	d, config, err := g.resolver.ResolveImage(ctx, ref, p)
 	if err != nil {
-		return "", "", nil, err
+		return "", "", nil, &imageError{ref, err}
 	}
 	return ref, digest.Digest(d), config, nil
 }
@@ -104,14 +158,14 @@ func (g *gateway) Solve(ctx context.Context, req gwclient.SolveRequest) (*gwclie
 		return nil, err
 	}
 	if name == "" {
-		res.SetRef(&reference{def: req.Definition})
+		res.SetRef(&result{def: req.Definition})
 		return res, nil
 	}
 	dir, ok := g.req.Locals[name]
 	if !ok && (name != Dockerfile || g.req.Data == nil) {
 		return nil, fmt.Errorf("no local source %q", name)
 	}
-	ref := &reference{def: req.Definition, dir: dir}
+	ref := &result{def: req.Definition, dir: dir, read: func(file string, data []byte) { g.read(name, file, data) }}
 	if name == Dockerfile && g.req.Data != nil {
 		ref.files = map[string][]byte{g.req.Filename: g.req.Data}
 	}
@@ -148,17 +202,19 @@ func (g *gateway) forward(ctx context.Context, req gwclient.SolveRequest) (*gwcl
 	return builder.Build(ctx, g)
 }
 
-// reference is a graph that has not run, or a local source whose files can be
+// result is a graph that has not run, or a local source whose files can be
 // read.
-type reference struct {
+type result struct {
 	def   *pb.Definition
 	dir   string
 	files map[string][]byte
+	// read, where there is a directory, is told of what was read.
+	read func(name string, data []byte)
 }
 
-var _ gwclient.Reference = (*reference)(nil)
+var _ gwclient.Reference = (*result)(nil)
 
-func (r *reference) ToState() (llb.State, error) {
+func (r *result) ToState() (llb.State, error) {
 	op, err := llb.NewDefinitionOp(r.def)
 	if err != nil {
 		return llb.State{}, err
@@ -166,11 +222,12 @@ func (r *reference) ToState() (llb.State, error) {
 	return llb.NewState(op), nil
 }
 
-func (*reference) Evaluate(context.Context) error { return nil }
+func (*result) Evaluate(context.Context) error { return nil }
 
-func (r *reference) ReadFile(_ context.Context, req gwclient.ReadRequest) ([]byte, error) {
+func (r *result) ReadFile(_ context.Context, req gwclient.ReadRequest) ([]byte, error) {
 	name := path.Clean("/" + req.Filename)[1:]
 	if data, ok := r.files[req.Filename]; ok {
+		r.read(req.Filename, data)
 		return data, nil
 	}
 	if r.dir == "" {
@@ -189,25 +246,31 @@ func (r *reference) ReadFile(_ context.Context, req gwclient.ReadRequest) ([]byt
 	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("%s: larger than %d bytes", name, maxFile)
 	}
+	if err == nil {
+		r.read(req.Filename, data)
+	}
 	return data, err
 }
 
-func (r *reference) StatFile(_ context.Context, req gwclient.StatRequest) (*fstypes.Stat, error) {
+func (r *result) StatFile(_ context.Context, req gwclient.StatRequest) (*fstypes.Stat, error) {
 	if data, ok := r.files[req.Path]; ok {
 		return &fstypes.Stat{Path: req.Path, Size: int64(len(data)), Mode: 0o644}, nil
 	}
-	f, err := os.OpenInRoot(r.dir, path.Clean("/" + req.Path)[1:])
+	if r.dir == "" {
+		return nil, &os.PathError{Op: "stat", Path: req.Path, Err: os.ErrNotExist}
+	}
+	root, err := os.OpenRoot(r.dir)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	fi, err := f.Stat()
+	defer root.Close()
+	fi, err := root.Stat(path.Clean("/" + req.Path)[1:])
 	if err != nil {
 		return nil, err
 	}
 	return &fstypes.Stat{Path: req.Path, Size: fi.Size(), Mode: uint32(fi.Mode()), ModTime: fi.ModTime().UnixNano()}, nil
 }
 
-func (*reference) ReadDir(context.Context, gwclient.ReadDirRequest) ([]*fstypes.Stat, error) {
+func (*result) ReadDir(context.Context, gwclient.ReadDirRequest) ([]*fstypes.Stat, error) {
 	return nil, errors.New("listing a directory is not supported")
 }

@@ -266,3 +266,19 @@ func Chain(e Edge) map[*Vertex]bool {
 	}
 	return out
 }
+
+// Captured is the set of vertices whose layers somebody asks for: those of the
+// roots' chains, and those of every merge, which is made of its inputs' layers
+// even where only files are copied from its result.
+func (g *Graph) Captured() map[*Vertex]bool {
+	out := map[*Vertex]bool{}
+	for _, r := range g.Roots {
+		maps.Copy(out, Chain(r))
+	}
+	for _, v := range g.Vertices {
+		if v.Op.GetMerge() != nil {
+			maps.Copy(out, Chain(Edge{Vertex: v}))
+		}
+	}
+	return out
+}

@@ -16,7 +16,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
 )
 
 // Layer is one layer of the image with what its history says where the
@@ -55,7 +58,7 @@ func Assemble(config []byte, layers []Layer, opts Options) (v1.Image, error) {
 		if err != nil {
 			return nil, err
 		}
-		manifest.Layers = append(manifest.Layers, v1.Descriptor{MediaType: mt, Size: d.Size, Digest: d.Digest})
+		manifest.Layers = append(manifest.Layers, v1.Descriptor{MediaType: mt, Size: d.Size, Digest: d.Digest, URLs: d.URLs})
 	}
 	raw, err := patch(config, layers, diffIDs)
 	if err != nil {
@@ -79,12 +82,20 @@ func Assemble(config []byte, layers []Layer, opts Options) (v1.Image, error) {
 	return img, nil
 }
 
+// dockerZStd is what some tools call a zstd layer in Docker's family.
+const dockerZStd types.MediaType = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+
 // convert gives the media type of the same layer in the other family.
 func convert(mt types.MediaType, docker bool) (types.MediaType, error) {
 	pairs := []struct{ oci, docker types.MediaType }{
 		{types.OCILayer, types.DockerLayer},
 		{types.OCIUncompressedLayer, types.DockerUncompressedLayer},
 		{types.OCIRestrictedLayer, types.DockerForeignLayer},
+		{types.OCILayerZStd, dockerZStd},
+	}
+	if docker && (mt == types.OCILayerZStd || mt == dockerZStd) {
+		return "", fault.New(fault.Usage, "zstd layers need an OCI image: leave --image-format at oci").
+			With("Docker's own format has no zstd layers; a base image may have brought one in.")
 	}
 	for _, p := range pairs {
 		if mt == p.oci || mt == p.docker {
@@ -93,9 +104,6 @@ func convert(mt types.MediaType, docker bool) (types.MediaType, error) {
 			}
 			return p.oci, nil
 		}
-	}
-	if docker && mt == types.OCILayerZStd {
-		return "", errors.New("zstd layers need an OCI image: leave --image-format at oci")
 	}
 	return mt, nil
 }
@@ -106,14 +114,18 @@ func patch(config []byte, layers []Layer, diffIDs []v1.Hash) ([]byte, error) {
 	if err := json.Unmarshal(config, &m); err != nil {
 		return nil, fmt.Errorf("decode image configuration: %w", err)
 	}
-	var parsed struct{ History []ocispecs.History }
+	var parsed ocispecs.Image
 	if err := json.Unmarshal(config, &parsed); err != nil {
-		return nil, fmt.Errorf("decode history: %w", err)
+		return nil, fmt.Errorf("decode image configuration: %w", err)
+	}
+	if parsed.OS == "" || parsed.Architecture == "" {
+		return nil, errors.New("image configuration without os or architecture")
 	}
 	history := normalise(parsed.History, layers)
-	rootfs := map[string]any{"type": "layers", "diff_ids": diffIDs}
-	if len(diffIDs) == 0 {
-		rootfs["diff_ids"] = nil
+	// A struct, for BuildKit's order of keys; without layers a null list.
+	rootfs := ocispecs.RootFS{Type: "layers"}
+	for _, d := range diffIDs {
+		rootfs.DiffIDs = append(rootfs.DiffIDs, digest.Digest(d.String()))
 	}
 	put := func(key string, v any) error {
 		b, err := json.Marshal(v)
@@ -211,7 +223,7 @@ func Index(images []v1.Image, ps []ocispecs.Platform, opts Options) v1.ImageInde
 	var adds []mutate.IndexAddendum
 	for i, img := range images {
 		adds = append(adds, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{
-			OS: ps[i].OS, Architecture: ps[i].Architecture, Variant: ps[i].Variant, OSVersion: ps[i].OSVersion,
+			OS: ps[i].OS, Architecture: ps[i].Architecture, Variant: ps[i].Variant, OSVersion: ps[i].OSVersion, OSFeatures: ps[i].OSFeatures,
 		}}})
 	}
 	var base v1.ImageIndex = empty.Index

@@ -123,7 +123,7 @@ func (e *Env) source(v *graph.Vertex, s *pb.SourceOp) (solve.Op, error) {
 		if _, ok := e.Locals[rest]; !ok {
 			return nil, fault.New(fault.Usage, "no directory was given for the context %q", rest).With("Give it with --build-context.")
 		}
-		return &localOp{env: e, name: rest, attrs: s.Attrs}, nil
+		return &localOp{env: e, v: v, name: rest, attrs: s.Attrs}, nil
 	case "http", "https":
 		return nil, unsupported("ADD of a URL (%s)", s.Identifier)
 	case "git":
@@ -152,6 +152,7 @@ func (o *imageOp) Run(ctx context.Context, _ []solve.Claim) ([]solve.Result, err
 // may see.
 type localOp struct {
 	env   *Env
+	v     *graph.Vertex
 	name  string
 	attrs map[string]string
 }
@@ -166,10 +167,11 @@ func (o *localOp) Run(ctx context.Context, _ []solve.Claim) ([]solve.Result, err
 	if err != nil {
 		return nil, discard(m, err)
 	}
-	s, err := m.Commit(ctx, snapshot.Changes{}, nil)
+	s, err := m.Commit(ctx, snapshot.Changes{}, o.env.capture(o.v))
 	if err != nil {
 		return nil, discard(m, err)
 	}
+	o.env.made(o.v, s) // FROM of a named context: its files are a layer
 	return []solve.Result{result{s}}, nil
 }
 

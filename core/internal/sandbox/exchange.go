@@ -90,6 +90,22 @@ func resumeExchange(j *journal, records []journalRecord, ops exchangeOps) *excha
 	return x
 }
 
+// forgetLife leaves out what the journal says of a life of the root that is over.
+// Mounts are then found by their paths, where the runtime has made them again.
+// Mounted files and devices have been made anew when the container was started.
+func (x *exchange) forgetLife(now rootLife) {
+	if x.Life == now {
+		return
+	}
+	for p, f := range x.fixed {
+		f.Mount = 0
+		x.fixed[p] = f
+	}
+	if x.Life.Init != now.Init {
+		x.content, x.devices = nil, nil
+	}
+}
+
 // note writes a record and takes it over.
 func (x *exchange) note(r journalRecord) error {
 	if err := x.journal.write(r); err != nil {

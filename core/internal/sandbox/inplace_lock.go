@@ -89,7 +89,8 @@ func repairLocked(store, root string) error {
 		return j.remove()
 	}
 	x := resumeExchange(j, records, realOps(root))
-	endProcesses(x.Processes)
+	x.forgetLife(currentLife())
+	endProcesses(x.Processes, x.Life.MountNS)
 	if err := errors.Join(finishExchange(x)); err != nil {
 		return repairFault(err)
 	}
@@ -105,16 +106,16 @@ func repairFault(err error) error {
 
 // endProcesses ends the processes that are named, and everything that their step
 // has left. Its processes are known by their bounding set, which lacks
-// CAP_SETPCAP for good, and by having "/" as their root: only one step at a time
-// has, and it is the one whose supervisor is dead.
-func endProcesses(refs []processRef) {
+// CAP_SETPCAP for good, and by having "/" of that mount namespace as their root:
+// only one step at a time has, and it is the one whose supervisor is dead.
+func endProcesses(refs []processRef, mountNS string) {
 	since := ^uint64(0)
 	for _, r := range refs {
 		since = min(since, r.Start)
 	}
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
 		left := false
-		for _, r := range append(stepProcesses(since), refs...) {
+		for _, r := range append(stepProcesses(since, mountNS), refs...) {
 			if now, ok := refProcess(r.PID); ok && now == r && r.PID != os.Getpid() {
 				left = true
 				_ = unix.Kill(r.PID, unix.SIGKILL)
@@ -127,8 +128,9 @@ func endProcesses(refs []processRef) {
 }
 
 // stepProcesses are those of steps in place that have been started at or after
-// since.
-func stepProcesses(since uint64) []processRef {
+// since, in a mount namespace: other containers' can be in sight where the PID
+// namespace is shared, and their roots read "/" too.
+func stepProcesses(since uint64, mountNS string) []processRef {
 	own, ok := boundingSet("self")
 	if !ok || own&(1<<unix.CAP_SETPCAP) == 0 {
 		return nil // ours lacks it too: nothing tells them apart
@@ -148,6 +150,9 @@ func stepProcesses(since uint64) []processRef {
 			continue
 		}
 		if root, err := os.Readlink("/proc/" + e.Name() + "/root"); err != nil || root != "/" {
+			continue
+		}
+		if ns, err := os.Readlink("/proc/" + e.Name() + "/ns/mnt"); err != nil || ns != mountNS {
 			continue
 		}
 		if ref, ok := refProcess(pid); ok && ref.Start >= since {

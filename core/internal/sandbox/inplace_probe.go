@@ -140,7 +140,7 @@ func beginWithoutTree(store string, keep []string) (*exchange, error) {
 	}
 	// The tree is a path that is not there: nothing is in the way.
 	dir := inplaceDir(store)
-	x, err := newExchange(journalBegin{Root: "/", Tree: filepath.Join(dir, "none"), Aside: filepath.Join(dir, "aside"), Keep: keep}, j, realOps("/"))
+	x, err := newExchange(journalBegin{Root: "/", Tree: filepath.Join(dir, "none"), Aside: filepath.Join(dir, "aside"), Keep: keep, Life: currentLife()}, j, realOps("/"))
 	if err != nil {
 		return nil, errors.Join(err, j.remove())
 	}
@@ -200,13 +200,18 @@ func (s *inplace) lift() (err error) {
 
 // checkDisposable is an error where nothing says that "/" is a container's.
 func checkDisposable() error {
-	for _, mark := range []string{"/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io"} {
-		if exists(mark) {
-			return nil
-		}
-	}
-	if kind := rootFilesystem(); slices.Contains([]string{"overlay", "fuse.fuse-overlayfs", "aufs"}, kind) {
+	kind := rootFilesystem()
+	if slices.Contains([]string{"overlay", "fuse.fuse-overlayfs", "aufs"}, kind) {
 		return nil
+	}
+	// A machine whose disk was made from an image has the marks of a container,
+	// too, on a file system that disks have.
+	if !slices.Contains([]string{"ext4", "ext3", "xfs"}, kind) {
+		for _, mark := range []string{"/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io"} {
+			if exists(mark) {
+				return nil
+			}
+		}
 	}
 	return fault.New(fault.Environment, "this does not look like a container that is thrown away").
 		With("Isolation inplace renames everything in / while a step runs. Use --isolation namespaces or chroot, or --force if losing this root would do no harm.")

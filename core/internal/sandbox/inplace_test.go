@@ -67,10 +67,10 @@ func TestRepairEndsTheRecordedProcesses(t *testing.T) {
 	require.True(t, ok)
 	other := ref
 	other.Start++
-	endProcesses([]processRef{other})
+	endProcesses([]processRef{other}, "")
 	_, ok = refProcess(ref.PID)
 	require.True(t, ok, "another process has that id now")
-	endProcesses([]processRef{ref})
+	endProcesses([]processRef{ref}, "")
 	require.Error(t, <-done)
 }
 
@@ -97,6 +97,46 @@ func TestRepairPutsBackWhatADeadSupervisorLeft(t *testing.T) {
 	require.NoDirExists(t, store+"/tree/run", "the secret is gone")
 	require.NoFileExists(t, journalPath(store))
 	require.NoError(t, repairLocked(store, root), "nothing left to do")
+}
+
+func TestRepairAfterTheContainerWasStartedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*rootLife)
+		hosts  string
+	}{
+		"the same life":           {change: func(*rootLife) {}, hosts: "job"},
+		"another PID 1":           {change: func(l *rootLife) { l.Init.Start++ }, hosts: "runtime"},
+		"another mount namespace": {change: func(l *rootLife) { l.MountNS = "mnt:[1]" }, hosts: "job"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newExchangeWorld(t)
+			w.fill(t, w.root, "etc/hosts=runtime", "etc/passwd=job", "volume=precious")
+			w.fill(t, w.tree, "app=a")
+			x := w.begin(t)
+			x.Life = currentLife()
+			x.fixed["etc/hosts"] = fixedEntry{Path: "etc/hosts", Mount: 77}
+			own, err := readAttrs(w.root + "/etc/hosts")
+			require.NoError(t, err)
+			x.content = []mountedContent{{Path: "etc/hosts", Data: []byte("job"), Own: own}}
+			x.ops.mounts = func() ([]mountPoint, error) {
+				if name == "the same life" {
+					return []mountPoint{{ID: 77, Path: "etc/hosts"}}, nil
+				}
+				return []mountPoint{{ID: 77, Path: "volume"}}, nil
+			}
+			now := currentLife()
+			c.change(&now)
+			x.forgetLife(now)
+			require.NoError(t, restoreMountedFiles(x))
+			for file, want := range map[string]string{"volume": "precious", "etc/hosts": c.hosts} {
+				data, err := os.ReadFile(in(w.root, file))
+				require.NoError(t, err)
+				require.Equal(t, want, string(data), file)
+			}
+			_, _, moved := x.displaced([]mountPoint{{ID: 77, Path: "proc/sys"}})
+			require.Equal(t, name == "the same life", moved)
+		})
+	}
 }
 
 func TestOutsideWaitsForTheRoot(t *testing.T) {
@@ -131,7 +171,7 @@ func TestOutsideWaitsForTheRoot(t *testing.T) {
 func TestMountsAreRefusedWhereTheContainersOwnAre(t *testing.T) {
 	s := &inplace{keep: []string{"ours"}}
 	for target, ok := range map[string]bool{
-		"/proc/x": false, "/dev/secret": false, "/sys": false, "/etc/hosts": false, "/ours/x": false,
+		"/proc/x": false, "/dev/null": false, "/sys": false, "/etc/hosts": false, "/ours/x": false,
 		"/run/secrets/x": true, "/etc/secret": true, "/devices": true,
 	} {
 		err := s.checkMounts(Step{Root: t.TempDir(), Mounts: []Mount{{Kind: Secret, Target: target}, {Kind: Tmpfs, Target: "/dev/shm"}}})
@@ -231,7 +271,7 @@ func TestInplaceRuns(t *testing.T) {
 			for _, p := range c.lacks {
 				require.False(t, exists(in(step.Root, p)), p)
 			}
-			require.Empty(t, stepProcesses(0), "no process is left")
+			require.Empty(t, stepProcesses(0, currentLife().MountNS), "no process is left")
 		})
 	}
 }
@@ -247,7 +287,7 @@ func TestInplaceCancelledIsBackAtOnce(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Less(t, time.Since(start), 2*time.Second)
 	require.Equal(t, before, topLevel(t))
-	require.Empty(t, stepProcesses(0))
+	require.Empty(t, stepProcesses(0, currentLife().MountNS))
 }
 
 func TestInplaceSurvivesTheDeathOfItsSupervisor(t *testing.T) {
@@ -260,7 +300,7 @@ func TestInplaceSurvivesTheDeathOfItsSupervisor(t *testing.T) {
 	require.ErrorContains(t, err, "supervising process ended")
 	require.Less(t, time.Since(start), 2*time.Second)
 	require.Equal(t, before, topLevel(t))
-	require.Empty(t, stepProcesses(0))
+	require.Empty(t, stepProcesses(0, currentLife().MountNS))
 	require.False(t, exists(step.Root+"/run/s"))
 }
 

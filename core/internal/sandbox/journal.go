@@ -51,6 +51,22 @@ type journalBegin struct {
 	Keep []string
 	// Processes are those that must have ended before anything is put back.
 	Processes []processRef
+	// Life is where the mounts' ids mean something.
+	Life rootLife
+}
+
+// rootLife names one life of a container's "/": when the container is started
+// again the kernel gives the ids of its mounts, and of its processes, to others.
+type rootLife struct {
+	// MountNS is the mount namespace, as /proc/self/ns/mnt reads.
+	MountNS string
+	Init    processRef
+}
+
+func currentLife() rootLife {
+	ns, _ := os.Readlink("/proc/self/ns/mnt")
+	init, _ := refProcess(1)
+	return rootLife{MountNS: ns, Init: init}
 }
 
 // mergedDir is a directory that cannot be moved as a whole: its entries are.

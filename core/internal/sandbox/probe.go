@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,7 +55,7 @@ type ProbeOptions struct {
 	// Store is the directory for trees; it must exist and be writable.
 	Store string
 	// Inplace tries whether "/" can be exchanged with a tree in the store
-	// (ProbeInplace); without it inplace counts as impossible.
+	// (ProbeInplace); without it Report.TryInplace may do so later.
 	Inplace func(ctx context.Context, store string) error
 }
 
@@ -87,19 +88,33 @@ func Probe(ctx context.Context, opts ProbeOptions) Report {
 	eg.Go(func() error { spaces, r.MappedIDs = probeSpaces(ctx, filepath.Join(dir, "n")); return nil })
 	eg.Go(func() error { plain = probePlain(ctx, filepath.Join(dir, "c")); return nil })
 	eg.Go(func() error {
-		if inplace = errors.New("not tried"); opts.Inplace != nil {
+		if opts.Inplace != nil {
 			inplace = opts.Inplace(ctx, opts.Store)
 		}
 		return nil
 	})
 	_ = eg.Wait() // none of them fails: failing is their result
 	r.Attempts = append(spaces, plain...)
-	r.add(TryInplace, "rename the entries of /", inplace)
+	if opts.Inplace != nil {
+		r.add(TryInplace, "rename the entries of /", inplace)
+	}
 	r.UserXattr = r.ok(TryUserXattr)
 	for i, a := range r.Attempts {
 		r.Attempts[i].Meaning = meaning(a)
 	}
 	return r
+}
+
+// TryInplace tries whether "/" can be exchanged, where Probe has not: it disturbs
+// everything else that runs on "/", so it is left for when it matters.
+func (r *Report) TryInplace(ctx context.Context, try func(ctx context.Context, store string) error) {
+	r.Attempts = slices.DeleteFunc(r.Attempts, func(a Attempt) bool { return a.Name == TryInplace })
+	if r.StoreError != "" {
+		return
+	}
+	r.add(TryInplace, "rename the entries of /", try(ctx, r.Store))
+	last := &r.Attempts[len(r.Attempts)-1]
+	last.Meaning = meaning(*last)
 }
 
 func (r *Report) add(name, tried string, err error) {

@@ -153,7 +153,7 @@ func (s *supervision) killWhenEnded(stop <-chan struct{}) {
 func (s *supervision) beginExchange() (*exchange, error) {
 	dir := inplaceDir(s.spec.Inplace.Store)
 	begin := journalBegin{Root: "/", Tree: s.spec.Root, Aside: filepath.Join(dir, "aside"),
-		Scratch: s.spec.Scratch, Keep: s.spec.Inplace.Keep}
+		Scratch: s.spec.Scratch, Keep: s.spec.Inplace.Keep, Life: currentLife()}
 	for _, pid := range []int{os.Getpid(), s.child.pid} {
 		if ref, ok := refProcess(pid); ok {
 			begin.Processes = append(begin.Processes, ref)

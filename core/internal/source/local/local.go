@@ -27,7 +27,7 @@ import (
 // Copy copies what the attributes of a local source (pb.AttrIncludePatterns
 // and its kin) select of the directory from to the existing, empty directory
 // to. Owners become root, as BuildKit's client makes them; modes, times, links
-// and extended attributes are kept, sockets left out. The selection is
+// and extended attributes are kept, sockets become empty files. The selection is
 // fsutil's, which BuildKit uses.
 func Copy(ctx context.Context, from string, attrs map[string]string, to string) error {
 	opt, err := filter(attrs)
@@ -104,8 +104,6 @@ func (c *copier) entry(_ string, e fs.DirEntry, err error) error {
 	case mode.IsDir():
 		c.dirs = append(c.dirs, st)
 		return os.Mkdir(at, 0o700)
-	case mode&fs.ModeSocket != 0:
-		return nil
 	case mode&fs.ModeSymlink != 0:
 		if err := os.Symlink(st.Linkname, at); err != nil {
 			return err
@@ -156,15 +154,23 @@ func (c *copier) finish() error {
 
 func copyFile(from, to string) (err error) {
 	in, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
+	// A socket, such as the one of git's fsmonitor, cannot be opened; fsutil
+	// calls it a regular file and BuildKit sends it as an empty one.
+	socket := errors.Is(err, unix.ENXIO)
+	if err != nil && !socket {
 		return err
 	}
-	defer in.Close()
+	if !socket {
+		defer in.Close()
+	}
 	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
+	if socket {
+		return nil
+	}
 	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
 		return nil
 	}

@@ -1,0 +1,2 @@
+FROM ctx
+COPY a /a
