@@ -263,7 +263,7 @@ func (r *result) StatFile(_ context.Context, req gwclient.StatRequest) (*fstypes
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	fi, err := root.Stat(path.Clean("/" + req.Path)[1:])
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -77,13 +76,6 @@ func merged(m map[string]string, k, v string) map[string]string {
 		out[k] = v
 	}
 	return out
-}
-
-func decode(t *testing.T, raw []byte) ocispecs.Image {
-	t.Helper()
-	var img ocispecs.Image
-	require.NoError(t, json.Unmarshal(raw, &img))
-	return img
 }
 
 func TestExtraHostsReachTheStep(t *testing.T) {
