@@ -295,7 +295,11 @@ func (b *build) export(ctx context.Context, images []solved) (*Result, error) {
 		for _, i := range images {
 			list, ps = append(list, i.image), append(ps, i.platform)
 		}
-		artifact = image.Index(list, ps, image.Options{Docker: b.docker()})
+		idx, err := image.Index(list, ps, image.Options{Docker: b.docker()})
+		if err != nil {
+			return nil, err
+		}
+		artifact = idx
 	}
 	digest, err := artifact.Digest()
 	if err != nil {

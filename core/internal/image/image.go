@@ -12,8 +12,6 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
@@ -216,19 +214,4 @@ func fillTimes(history []ocispecs.History) []ocispecs.History {
 		history[i].Created = created
 	}
 	return history
-}
-
-// Index makes an index of several platforms' images, in their order.
-func Index(images []v1.Image, ps []ocispecs.Platform, opts Options) v1.ImageIndex {
-	var adds []mutate.IndexAddendum
-	for i, img := range images {
-		adds = append(adds, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{
-			OS: ps[i].OS, Architecture: ps[i].Architecture, Variant: ps[i].Variant, OSVersion: ps[i].OSVersion, OSFeatures: ps[i].OSFeatures,
-		}}})
-	}
-	var base v1.ImageIndex = empty.Index
-	if opts.Docker {
-		base = mutate.IndexMediaType(base, types.DockerManifestList)
-	}
-	return mutate.AppendManifests(base, adds...)
 }

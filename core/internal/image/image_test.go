@@ -129,7 +129,8 @@ func TestIndexKeepsThePlatformsInOrder(t *testing.T) {
 		require.NoError(t, err)
 		images = append(images, img)
 	}
-	idx := image.Index(images, ps, image.Options{})
+	idx, err := image.Index(images, ps, image.Options{})
+	require.NoError(t, err)
 	require.NoError(t, validate.Index(idx))
 	m, err := idx.IndexManifest()
 	require.NoError(t, err)

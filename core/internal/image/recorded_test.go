@@ -215,11 +215,13 @@ func TestIndexKeepsOrderAndPlatforms(t *testing.T) {
 			require.NoError(t, err)
 			list = append(list, img)
 		}
-		idx := Index(list, ps, Options{Docker: docker})
+		idx, err := Index(list, ps, Options{Docker: docker})
+		require.NoError(t, err)
 		require.NoError(t, validate.Index(idx))
 		m, err := idx.IndexManifest()
 		require.NoError(t, err)
 		require.Len(t, m.Manifests, 2)
+		require.Empty(t, m.Manifests[0].ArtifactType, "an image is no artifact")
 		require.Equal(t, "linux/arm/v7", m.Manifests[0].Platform.String())
 		require.Equal(t, "linux/amd64", m.Manifests[1].Platform.String())
 		want := types.OCIImageIndex
