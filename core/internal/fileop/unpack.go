@@ -88,18 +88,20 @@ func isArchive(at string) (bool, error) {
 
 func decompress(f io.Reader) (io.Reader, error) {
 	b := bufio.NewReaderSize(f, 1<<18)
-	magic, err := b.Peek(6)
+	magic, err := b.Peek(8)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b, 8}):
 		return gzip.NewReader(b)
 	case bytes.HasPrefix(magic, []byte("BZh")):
 		return bzip2.NewReader(b), nil
 	case bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
 		return xz.NewReader(b)
-	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(magic) == 8 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18}):
+		// The second is a skippable frame (RFC 8878, section 3.1.2), which
+		// pzstd begins with.
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, err

@@ -7,13 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
@@ -23,6 +21,9 @@ const (
 	whiteoutPrefix = ".wh."
 	opaqueMarker   = ".wh..wh..opq"
 	xattrPrefix    = "SCHILY.xattr."
+	capability     = "security.capability"
+	// maxLinks is how many symbolic links one path may lead through.
+	maxLinks = 40
 )
 
 // ErrEscape is in the chain of an error about an entry that tries to leave the
@@ -31,15 +32,32 @@ var ErrEscape = errors.New("entry tries to leave its root")
 
 // Apply unpacks one layer's uncompressed tar stream onto root, an existing
 // directory. Owners, modes, times, extended attributes, devices and hardlinks
-// are as in the stream. Parents of an entry follow only links that this layer
-// itself has made, inside root; a link of a lower layer in a parent's place is
-// replaced by a directory, as it is where layers are directories of their own
-// (BuildKit, Docker). Nothing outside of root is ever touched.
-func Apply(ctx context.Context, root string, r io.Reader, opts ApplyOptions) error {
-	a := &applier{root: filepath.Clean(root), opts: opts, links: map[string]bool{}, own: map[string]bool{}, dirTimes: map[string]time.Time{}, buf: make([]byte, 256<<10)}
+// are as in the stream; attributes of a hardlink's entry count for the file
+// that it links to, and an entry for the root itself is ignored, both as
+// containerd does it. Of the extended attributes trusted.* is left out (a layer
+// must not speak to overlayfs), and what the file system cannot hold.
+//
+// Parents of an entry follow only links that this layer itself has made, inside
+// root; a link of a lower layer in a parent's place is replaced by a directory,
+// as it is where layers are directories of their own (BuildKit, Docker). A
+// whiteout or opaque marker hides what is below this layer, wherever in the
+// stream it stands. Nothing outside of root is ever touched: a name that climbs
+// out of it is an error that wraps ErrEscape.
+//
+// With ApplyOptions.Literal, for archives, the rules are those of Docker's ADD
+// instead: every link in a parent's place is followed, inside root (an archive
+// with bin/x must not turn the link /bin of a base image into a directory), and
+// what is no directory there is an error.
+func Apply(ctx context.Context, root string, r io.Reader, opts ApplyOptions) (err error) {
+	at, err := openDirs(root)
+	if err != nil {
+		return err
+	}
+	a := &applier{root: filepath.Clean(root), opts: opts, dirs: at, own: newNode(dirNode), buf: make([]byte, 256<<10)}
+	defer a.dirs.close()
 	tr := tar.NewReader(r)
 	for {
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		h, err := tr.Next()
@@ -49,30 +67,39 @@ func Apply(ctx context.Context, root string, r io.Reader, opts ApplyOptions) err
 		if err != nil {
 			return fmt.Errorf("read layer: %w", err)
 		}
-		if err := a.entry(h, tr); err != nil {
+		if err := a.entry(ctx, h, tr); err != nil {
 			return fmt.Errorf("unpack %q: %w", h.Name, err)
 		}
 	}
 	// Whatever follows the end marker belongs to the digest.
-	if _, err := io.Copy(io.Discard, r); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, a.buf); err != nil {
 		return fmt.Errorf("read layer: %w", err)
 	}
-	return a.finish()
+	return a.directoryTimes(a.own, 0)
 }
 
 type applier struct {
 	root string
 	opts ApplyOptions
-	// links are the symbolic links, own all paths, that this layer has made.
-	links, own map[string]bool
-	dirTimes   map[string]time.Time
-	buf        []byte
-	// lastDir and lastPath remember the parent of the entry before.
-	lastDir, lastPath string
+	dirs *dirs
+	// own is what this layer has made so far, from the root down.
+	own *node
+	buf []byte
 }
 
+// place is the directory that an entry goes to.
+type place struct {
+	// depth is its level in dirs, path its real path relative to the root,
+	// without links, own what this layer has in it.
+	depth int
+	path  string
+	own   *node
+}
+
+func (p place) join(name string) string { return path.Join(p.path, name) }
+
 // relative is the cleaned name, relative to the root: an absolute name is meant
-// to be below it; one that climbs out of it is refused.
+// to be below it, one that climbs out of it is refused.
 func relative(name string) (string, error) {
 	c := path.Clean(name)
 	if c == ".." || strings.HasPrefix(c, "../") {
@@ -86,337 +113,286 @@ func escape(name string) error {
 		Remedy: "The image or archive is malformed or hostile. Do not use it; build or pull it again from a source you trust."}
 }
 
-func (a *applier) entry(h *tar.Header, r io.Reader) error {
-	rel, err := relative(h.Name)
-	if err != nil {
-		return err
-	}
+func (a *applier) entry(ctx context.Context, h *tar.Header, r io.Reader) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	if rel == "" {
-		if h.Typeflag != tar.TypeDir {
-			return nil
-		}
-		return a.directoryAttributes("", a.root, h)
+	rel, err := relative(h.Name)
+	if err != nil || rel == "" {
+		return err
 	}
 	dir, base := path.Split(rel)
-	dir = strings.TrimSuffix(dir, "/")
-	parent, err := a.parent(dir)
+	in, err := a.walk(dir, make0755)
 	if err != nil {
 		return err
 	}
-	at := filepath.Join(parent, base)
-	real := a.rel(at)
 	if !a.opts.Literal && strings.HasPrefix(base, whiteoutPrefix) {
-		return a.whiteout(parent, base)
+		return a.whiteout(in, base)
 	}
-	if err := a.clear(at, real, h.Typeflag == tar.TypeDir); err != nil {
-		return err
+	switch h.Typeflag {
+	case tar.TypeDir:
+		return a.directory(in, base, h)
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		return a.file(ctx, in, base, h, r)
+	case tar.TypeLink:
+		return a.hardlink(in, base, h)
+	case tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		return a.special(in, base, h)
+	default:
+		return fmt.Errorf("unsupported tar entry type %q", h.Typeflag)
 	}
-	sum, err := a.create(at, h, r)
-	if err != nil {
-		return err
-	}
-	a.own[real] = true
-	if h.Typeflag == tar.TypeDir {
-		return a.directoryAttributes(real, at, h)
-	}
-	if h.Typeflag != tar.TypeLink {
-		if err := a.attributes(at, h); err != nil {
-			return err
+}
+
+// missing is what walk does about a directory that is not there.
+type missing bool
+
+const (
+	fail     missing = false
+	make0755 missing = true
+)
+
+// walk goes to the directory of an entry.
+func (a *applier) walk(dir string, m missing) (place, error) {
+	at := place{own: a.own}
+	var above []place // the places from the root to at, for ".."
+	todo := strings.Split(dir, "/")
+	linked := 0 // how many of todo come from a link's target
+	for links := 0; len(todo) > 0; {
+		name := todo[0]
+		todo = todo[1:]
+		here := m
+		if linked > 0 {
+			linked--
+			if a.opts.Literal {
+				here = fail // Docker makes no directory at the end of a dangling link
+			}
 		}
-	}
-	return a.observe(real, at, sum, h.Typeflag == tar.TypeLink)
-}
-
-func (a *applier) rel(abs string) string {
-	return strings.TrimPrefix(strings.TrimPrefix(abs, a.root), "/")
-}
-
-// parent gives the absolute path of an entry's directory, made where missing.
-func (a *applier) parent(dir string) (string, error) {
-	if dir == "" {
-		return a.root, nil
-	}
-	if a.lastPath != "" && a.lastDir == dir {
-		return a.lastPath, nil
-	}
-	at, err := a.walk(dir, 0)
-	if err != nil {
-		return "", err
-	}
-	a.lastDir, a.lastPath = dir, at
-	return at, nil
-}
-
-func (a *applier) walk(dir string, depth int) (string, error) {
-	if depth > 40 {
-		return "", fmt.Errorf("too many levels of symbolic links: %q", dir)
-	}
-	at := a.root
-	parts := strings.Split(dir, "/")
-	for i, part := range parts {
-		switch part {
+		switch name {
 		case "", ".":
 			continue
 		case "..":
-			if at != a.root {
-				at = filepath.Dir(at)
+			if n := len(above); n > 0 {
+				at, above = above[n-1], above[:n-1]
 			}
 			continue
 		}
-		next := filepath.Join(at, part)
-		var st unix.Stat_t
-		err := unix.Lstat(next, &st)
-		switch {
-		case err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		target, err := a.step(at, name, here)
+		if err != nil {
+			return place{}, err
+		}
+		if target == "" {
+			above = append(above, at)
+			next := place{depth: at.depth + 1, path: at.join(name)}
+			if m == make0755 {
+				next.own = at.own.dir(name)
+			} else {
+				next.own = at.own.child(name)
+			}
 			at = next
 			continue
-		case err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK && a.links[a.rel(next)]:
-			target, err := os.Readlink(next)
-			if err != nil {
-				return "", err
-			}
-			rest := strings.Join(parts[i+1:], "/")
-			if !path.IsAbs(target) {
-				target = a.rel(at) + "/" + target
-			}
-			return a.walk(strings.Trim(target+"/"+rest, "/"), depth+1)
-		case err == nil:
-			// A lower layer's link or file: this layer wants a directory.
-			if err := a.remove(next); err != nil {
-				return "", err
-			}
-		case !errors.Is(err, unix.ENOENT):
-			return "", &fs.PathError{Op: "lstat", Path: a.rel(next), Err: err}
 		}
-		if err := a.implicit(next); err != nil {
-			return "", err
+		if links++; links > maxLinks {
+			return place{}, &fs.PathError{Op: "open", Path: dir, Err: unix.ELOOP}
 		}
-		at = next
+		if path.IsAbs(target) {
+			at, above = place{own: a.own}, nil
+		}
+		parts := strings.Split(target, "/")
+		linked += len(parts)
+		todo = append(parts, todo...)
 	}
 	return at, nil
 }
 
-func (a *applier) implicit(at string) error {
-	if err := os.Mkdir(at, 0o755); err != nil {
-		return err
+// step enters the directory name. Where a link that counts is in its place, the
+// link's target comes back instead.
+func (a *applier) step(at place, name string, m missing) (target string, err error) {
+	err = a.dirs.enter(at.depth, name)
+	switch {
+	case err == nil:
+		return "", nil
+	case errors.Is(err, unix.ENOENT):
+		if m == fail {
+			return "", pathError("open", at.join(name), err)
+		}
+		return "", a.implicit(at, name)
+	case !errors.Is(err, unix.ENOTDIR):
+		return "", pathError("open", at.join(name), err)
 	}
-	if err := os.Chmod(at, 0o755); err != nil {
+	fd, err := a.dirs.at(at.depth)
+	if err != nil {
+		return "", pathError("open", at.path, err)
+	}
+	st, err := lstatAt(fd, name)
+	if err != nil {
+		return "", pathError("lstat", at.join(name), err)
+	}
+	mine := at.own.child(name)
+	if isLink(st) && (a.opts.Literal || mine != nil && mine.kind == linkNode) {
+		target, err := readlinkAt(fd, name)
+		if err != nil {
+			return "", pathError("readlink", at.join(name), err)
+		}
+		return target, nil
+	}
+	// A lower layer's link or file is replaced, for this layer wants a
+	// directory; its own is a contradiction.
+	if m == fail || a.opts.Literal || mine != nil && mine.kind != hiddenNode {
+		return "", pathError("open", at.join(name), unix.ENOTDIR)
+	}
+	if err := a.remove(at, name); err != nil {
+		return "", err
+	}
+	return "", a.implicit(at, name)
+}
+
+// implicit makes and enters a directory that the layer does not list.
+func (a *applier) implicit(in place, name string) error {
+	fd, err := a.dirs.at(in.depth)
+	if err != nil {
+		return pathError("open", in.path, err)
+	}
+	if err := mkdirAt(fd, name, 0o755); err != nil {
+		return pathError("mkdir", in.join(name), err)
+	}
+	if err := a.madeDirectory(in, name); err != nil {
 		return err
 	}
 	if a.opts.Implicit != nil {
-		a.opts.Implicit(a.rel(at))
+		a.opts.Implicit(in.join(name))
 	}
-	return a.observe(a.rel(at), at, 0, false)
-}
-
-// clear makes room for an entry. A directory stays where a directory comes.
-func (a *applier) clear(at, rel string, wantDir bool) error {
-	var st unix.Stat_t
-	err := unix.Lstat(at, &st)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return &fs.PathError{Op: "lstat", Path: rel, Err: err}
-	}
-	if wantDir && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return nil
-	}
-	return a.remove(at)
-}
-
-func (a *applier) remove(at string) error {
-	rel := a.rel(at)
-	if err := os.RemoveAll(at); err != nil {
+	if err := a.observe(in, name, 0, false); err != nil {
 		return err
 	}
-	delete(a.links, rel)
-	a.lastPath = ""
+	return a.dirs.enter(in.depth, name)
+}
+
+// madeDirectory notes a directory that was not there. Where this layer has
+// removed the name, what lower layers have in it stays hidden.
+func (a *applier) madeDirectory(in place, name string) error {
+	mine := in.own.child(name)
+	in.own.dir(name)
+	if mine == nil || mine.kind != hiddenNode || a.opts.Whiteouts == Remove {
+		return nil
+	}
+	return a.markOpaque(in, name)
+}
+
+// mkdirAt makes a directory with exactly this mode.
+func mkdirAt(fd int, name string, mode uint32) error {
+	if err := unix.Mkdirat(fd, name, mode); err != nil {
+		return err
+	}
+	return unix.Fchmodat(fd, name, mode, 0)
+}
+
+// remove takes away what is in an entry's place.
+func (a *applier) remove(in place, name string) error {
+	fd, err := a.dirs.at(in.depth)
+	if err != nil {
+		return pathError("open", in.path, err)
+	}
+	if err := removeAllAt(fd, name); err != nil {
+		return pathError("remove", in.join(name), err)
+	}
+	a.dirs.forget(in.depth, name)
+	if mine := in.own.child(name); mine != nil {
+		delete(in.own.kids, name)
+		// What has hidden a lower layer's name goes on hiding it.
+		if a.opts.Whiteouts != Remove && mine.kind != dirNode {
+			in.own.put(name, newNode(hiddenNode))
+		}
+	}
 	if a.opts.Observe != nil {
-		a.opts.Observe(Observed{Path: rel, Removed: true})
+		a.opts.Observe(Observed{Path: in.join(name), Removed: true})
 	}
 	return nil
 }
 
-func (a *applier) create(at string, h *tar.Header, r io.Reader) (sum uint64, err error) {
-	mode := uint32(h.Mode & 0o7777)
-	switch h.Typeflag {
-	case tar.TypeDir:
-		if err := os.Mkdir(at, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return 0, err
-		}
-		return 0, nil
-	case tar.TypeReg:
-		return a.file(at, h, r)
-	case tar.TypeSymlink:
-		a.links[a.rel(at)] = true
-		a.lastPath = ""
-		return 0, os.Symlink(h.Linkname, at)
-	case tar.TypeLink:
-		return 0, a.hardlink(at, h)
-	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		kind := map[byte]uint32{tar.TypeChar: unix.S_IFCHR, tar.TypeBlock: unix.S_IFBLK, tar.TypeFifo: unix.S_IFIFO}[h.Typeflag]
-		dev := int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))
-		if err := unix.Mknod(at, kind|mode, dev); err != nil {
-			return 0, mknodError(err)
-		}
-		return 0, nil
-	default:
-		return 0, fmt.Errorf("unsupported tar entry type %q", h.Typeflag)
-	}
-}
-
-func mknodError(err error) error {
-	if errors.Is(err, unix.EPERM) {
-		return &fault.Error{Kind: fault.Environment, Err: fmt.Errorf("mknod: %w", err),
-			Remedy: "Device files need CAP_MKNOD outside of a user namespace: run as root in a container with default capabilities."}
-	}
-	return fmt.Errorf("mknod: %w", err)
-}
-
-func (a *applier) file(at string, h *tar.Header, r io.Reader) (sum uint64, err error) {
-	f, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
+// create calls f, which makes name in the directory fd, and once more after
+// what was there is removed.
+func (a *applier) create(in place, name string, f func(fd int) error) error {
+	fd, err := a.dirs.at(in.depth)
 	if err != nil {
-		return 0, err
+		return pathError("open", in.path, err)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	err = retry(func() error { return f(fd) })
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if err := a.remove(in, name); err != nil {
+		return err
+	}
+	return retry(func() error { return f(fd) })
+}
+
+func (a *applier) observe(in place, name string, sum uint64, hardlink bool) error {
 	if a.opts.Observe == nil {
-		_, err = io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{r}, a.buf)
-		return 0, err
+		return nil
 	}
-	d := xxhash.New()
-	_, err = io.CopyBuffer(io.MultiWriter(f, d), struct{ io.Reader }{r}, a.buf)
-	return d.Sum64(), err
-}
-
-func (a *applier) hardlink(at string, h *tar.Header) error {
-	rel, err := relative(h.Linkname)
+	fd, err := a.dirs.at(in.depth)
 	if err != nil {
-		return err
+		return pathError("open", in.path, err)
 	}
-	dir, base := path.Split(rel)
-	parent, err := a.walk(strings.TrimSuffix(dir, "/"), 0)
+	st, err := lstatAt(fd, name)
 	if err != nil {
-		return err
+		return pathError("lstat", in.join(name), err)
 	}
-	target := filepath.Join(parent, base)
-	var st unix.Stat_t
-	err = unix.Lstat(target, &st)
-	if errors.Is(err, unix.ENOENT) && a.opts.Lower != nil {
-		err = a.copyUp(target)
-	}
-	if err != nil {
-		return fmt.Errorf("hardlink to %q: %w", h.Linkname, err)
-	}
-	return unix.Linkat(unix.AT_FDCWD, target, unix.AT_FDCWD, at, 0)
-}
-
-// attributes sets owner, mode, extended attributes and time of what is not a
-// directory. The mode comes after the owner (chown clears setuid), and file
-// capabilities after both.
-func (a *applier) attributes(at string, h *tar.Header) error {
-	uid, gid := a.owner(h)
-	if err := os.Lchown(at, uid, gid); err != nil {
-		return ownerError(err)
-	}
-	if h.Typeflag != tar.TypeSymlink {
-		if err := unix.Chmod(at, uint32(h.Mode&0o7777)); err != nil {
-			return &fs.PathError{Op: "chmod", Path: a.rel(at), Err: err}
-		}
-	}
-	if err := setXattrs(at, h); err != nil {
-		return err
-	}
-	return setTime(at, h.ModTime)
-}
-
-func (a *applier) owner(h *tar.Header) (uid, gid int) {
-	if a.opts.Owner != nil {
-		return a.opts.Owner.UID, a.opts.Owner.GID
-	}
-	return h.Uid, h.Gid
-}
-
-func ownerError(err error) error {
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL) {
-		return &fault.Error{Kind: fault.Environment, Err: err,
-			Remedy: "The files of an image belong to several users; run as root, or give this user a range of ids in /etc/subuid and /etc/subgid."}
-	}
-	return err
-}
-
-func (a *applier) directoryAttributes(rel, at string, h *tar.Header) error {
-	uid, gid := a.owner(h)
-	if err := os.Lchown(at, uid, gid); err != nil {
-		return ownerError(err)
-	}
-	if err := unix.Chmod(at, uint32(h.Mode&0o7777)); err != nil {
-		return &fs.PathError{Op: "chmod", Path: rel, Err: err}
-	}
-	if err := setXattrs(at, h); err != nil {
-		return err
-	}
-	a.dirTimes[rel] = h.ModTime
-	return a.observe(rel, at, 0, false)
-}
-
-// finish sets the times of directories, which every entry below has changed.
-func (a *applier) finish() error {
-	for rel, t := range a.dirTimes {
-		at := filepath.Join(a.root, rel)
-		var st unix.Stat_t
-		if err := unix.Lstat(at, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			continue // replaced by a later entry
-		}
-		if err := setTime(at, t); err != nil {
-			return err
-		}
-	}
+	a.opts.Observe(Observed{Path: in.join(name), Stat: st, Sum: sum, Hardlink: hardlink})
 	return nil
 }
 
-func setTime(at string, t time.Time) error {
-	ts := unix.NsecToTimespec(t.UnixNano())
-	if t.Unix() < -1<<33 || t.Unix() > 1<<33 { // beyond what nanoseconds hold
-		ts = unix.Timespec{Sec: t.Unix()}
-	}
-	err := unix.UtimesNanoAt(unix.AT_FDCWD, at, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil {
-		return &fs.PathError{Op: "utimes", Path: at, Err: err}
-	}
-	return nil
-}
-
-func setXattrs(at string, h *tar.Header) error {
-	for k, v := range h.PAXRecords {
-		name, ok := strings.CutPrefix(k, xattrPrefix)
-		if !ok {
+// directoryTimes sets the times of directories, which every entry below has
+// changed, the deepest first.
+func (a *applier) directoryTimes(n *node, depth int) error {
+	for name, kid := range n.kids {
+		if kid.kind != dirNode {
 			continue
 		}
-		err := unix.Lsetxattr(at, name, []byte(v), 0)
-		switch {
-		case err == nil:
-		case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EPERM) && name != "security.capability":
-			// As containerd: what this file system or user cannot hold is
-			// left out; capabilities are part of what a program can do.
-		default:
-			return fmt.Errorf("set attribute %s: %w", name, err)
+		if err := a.dirs.enter(depth, name); err != nil {
+			return pathError("open", name, err)
+		}
+		if err := a.directoryTimes(kid, depth+1); err != nil {
+			return err
+		}
+		if !kid.hasTime {
+			continue
+		}
+		fd, err := a.dirs.at(depth)
+		if err != nil {
+			return pathError("open", name, err)
+		}
+		if err := setTime(fd, name, kid.time, kid.time); err != nil {
+			return pathError("utimes", name, err)
 		}
 	}
 	return nil
 }
 
-func (a *applier) observe(rel, at string, sum uint64, hardlink bool) error {
-	if a.opts.Observe == nil {
-		return nil
+// setTime sets the times of a path itself, links not followed. Times that
+// nanoseconds since 1970 cannot hold become 1970, as in containerd.
+func setTime(fd int, name string, atime, mtime time.Time) error {
+	ts := []unix.Timespec{timespec(atime), timespec(mtime)}
+	return retry(func() error { return unix.UtimesNanoAt(fd, name, ts, unix.AT_SYMLINK_NOFOLLOW) })
+}
+
+func timespec(t time.Time) unix.Timespec {
+	if t.Before(time.Unix(0, 0)) || t.After(time.Unix(0, 1<<63-1)) {
+		return unix.Timespec{}
 	}
-	var st unix.Stat_t
-	if err := unix.Lstat(at, &st); err != nil {
-		return &fs.PathError{Op: "lstat", Path: rel, Err: err}
+	return unix.NsecToTimespec(t.UnixNano())
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	a.opts.Observe(Observed{Path: rel, Stat: &st, Sum: sum, Hardlink: hardlink})
-	return nil
+	return b
+}
+
+func pathError(op, name string, err error) error {
+	if name == "" {
+		name = "."
+	}
+	return &fs.PathError{Op: op, Path: name, Err: err}
 }

@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -25,22 +22,36 @@ type WriteOptions struct {
 	Sum func(path string, sum uint64)
 }
 
-// Write writes a layer: the changes, found in the tree at root, as a tar stream
-// in PAX format, byte for byte what containerd's archive writer makes of them
-// (BuildKit uses it): parents of a change are included once, times are cut to
-// seconds, of the extended attributes only security.capability is kept, names
-// of one inode become hardlinks to the first, sockets are skipped, whiteouts
-// have time zero. The same tree and changes yield the same bytes. Files are
-// streamed.
+// Write writes a layer: the changes, found in the tree at root, as a tar
+// stream, byte for byte what containerd's archive writer makes of them in this
+// order (BuildKit uses it). What a layer contains:
+//
+//   - every change, in the order of ComparePaths, each path once;
+//   - before a change, the directories above it that the layer has not listed
+//     yet, as they are in the tree; never the root itself;
+//   - times cut to whole seconds; numeric owners without names;
+//   - of the extended attributes only security.capability;
+//   - names of one inode as hardlinks to the first that the layer lists;
+//   - whiteouts with time zero and owner root;
+//   - no sockets, and no holes: sparse files are written out.
+//
+// The same tree and changes yield the same bytes. Files are streamed.
 func Write(ctx context.Context, w io.Writer, root string, changes []Change, opts WriteOptions) error {
-	lw := &writer{root: root, tw: tar.NewWriter(w), opts: opts, dirs: map[string]bool{}, inodes: map[uint64]string{}, buf: make([]byte, 256<<10)}
+	at, err := openDirs(root)
+	if err != nil {
+		return err
+	}
+	defer at.close()
+	lw := &writer{dirs: at, tw: tar.NewWriter(w), opts: opts,
+		listed: map[string]bool{}, inodes: map[uint64]string{}, buf: make([]byte, 256<<10)}
 	changes = slices.Clone(changes)
-	slices.SortFunc(changes, func(a, b Change) int { return ComparePaths(a.Path, b.Path) })
+	slices.SortStableFunc(changes, func(a, b Change) int { return ComparePaths(a.Path, b.Path) })
+	changes = slices.Compact(changes)
 	for _, c := range changes {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := lw.change(c); err != nil {
+		if err := lw.change(ctx, c); err != nil {
 			return fmt.Errorf("write layer: %s: %w", c.Path, err)
 		}
 	}
@@ -73,99 +84,151 @@ func ComparePaths(a, b string) int {
 }
 
 type writer struct {
-	root   string
-	tw     *tar.Writer
-	opts   WriteOptions
-	dirs   map[string]bool
+	dirs *dirs
+	tw   *tar.Writer
+	opts WriteOptions
+	// listed are the directories that the layer has, inodes the first name
+	// of files with several.
+	listed map[string]bool
 	inodes map[uint64]string
 	buf    []byte
 }
 
-func (w *writer) change(c Change) error {
+func (w *writer) change(ctx context.Context, c Change) error {
 	if c.Delete {
 		dir, base := path.Split(c.Path)
-		return w.special(dir + whiteoutPrefix + base)
+		return w.whiteout(ctx, dir+whiteoutPrefix+base)
 	}
-	if err := w.entry(c.Path); err != nil {
+	if err := w.entry(ctx, c.Path); err != nil {
 		return err
 	}
 	if c.Opaque {
-		return w.special(c.Path + "/" + opaqueMarker)
+		return w.whiteout(ctx, c.Path+"/"+opaqueMarker)
 	}
 	return nil
 }
 
-// special writes a whiteout.
-func (w *writer) special(name string) error {
-	if err := w.parents(name); err != nil {
+// whiteout's format is left to the tar writer, as in containerd: plain ustar
+// where the name fits.
+func (w *writer) whiteout(ctx context.Context, name string) error {
+	if err := w.parents(ctx, name); err != nil {
 		return err
 	}
-	zero := time.Unix(0, 0).UTC()
-	return w.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, ModTime: zero, AccessTime: zero, ChangeTime: zero, Format: tar.FormatPAX})
+	return w.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, ModTime: time.Unix(0, 0).UTC()})
 }
 
-func (w *writer) parents(name string) error {
+// parents lists the directories above a name.
+func (w *writer) parents(ctx context.Context, name string) error {
 	dir := path.Dir(name)
-	if dir == "." || w.dirs[dir] {
+	if dir == "." || w.listed[dir] {
 		return nil
 	}
-	w.dirs[dir] = true
-	return w.entry(dir)
+	w.listed[dir] = true
+	return w.entry(ctx, dir)
 }
 
-func (w *writer) entry(name string) (err error) {
-	at := filepath.Join(w.root, name)
-	var st unix.Stat_t
-	if err := unix.Lstat(at, &st); err != nil {
-		return &fs.PathError{Op: "lstat", Path: name, Err: err}
+// enter goes to a directory and gives its handle.
+func (w *writer) enter(dir string) (int, error) {
+	depth := 0
+	for name := range strings.SplitSeq(dir, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		if name == ".." {
+			return -1, pathError("open", dir, unix.EINVAL)
+		}
+		if err := w.dirs.enter(depth, name); err != nil {
+			return -1, pathError("open", dir, err)
+		}
+		depth++
 	}
-	h, err := header(at, name, &st)
+	return w.dirs.at(depth)
+}
+
+func (w *writer) entry(ctx context.Context, name string) (err error) {
+	if err := w.parents(ctx, name); err != nil {
+		return err
+	}
+	dir, base := path.Split(name)
+	fd, err := w.enter(dir)
+	if err != nil {
+		return err
+	}
+	st, err := lstatAt(fd, base)
+	if err != nil {
+		return pathError("lstat", name, err)
+	}
+	h, err := header(fd, name, st)
 	if h == nil || err != nil {
 		return err
 	}
-	if st.Nlink > 1 && h.Typeflag != tar.TypeDir {
-		if first, ok := w.inodes[st.Ino]; ok {
-			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
-		} else {
-			w.inodes[st.Ino] = h.Name
-		}
+	if isDir(st) {
+		w.listed[name] = true
 	}
-	if v := getXattr(at, "security.capability"); len(v) > 0 {
-		h.PAXRecords = map[string]string{xattrPrefix + "security.capability": string(v)}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		w.link(h, st)
+		return w.tw.WriteHeader(h)
 	}
-	if err := w.parents(name); err != nil {
+	return w.file(ctx, fd, base, h, st)
+}
+
+// link turns the header of a further name of a file into a hardlink's.
+func (w *writer) link(h *tar.Header, st *unix.Stat_t) {
+	if st.Nlink < 2 || isDir(st) {
+		return
+	}
+	if first, ok := w.inodes[st.Ino]; ok {
+		h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
+	} else {
+		w.inodes[st.Ino] = h.Name
+	}
+}
+
+// file writes a regular file.
+func (w *writer) file(ctx context.Context, dir int, base string, h *tar.Header, st *unix.Stat_t) (err error) {
+	fd, err := retryInt(func() (int, error) {
+		return unix.Openat(dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return pathError("open", h.Name, err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	v, err := fileCapability(fd)
+	if err != nil {
 		return err
 	}
-	if h.Typeflag == tar.TypeDir {
-		w.dirs[name] = true
+	if len(v) > 0 {
+		h.PAXRecords = map[string]string{xattrPrefix + capability: string(v)}
 	}
+	w.link(h, st)
 	if err := w.tw.WriteHeader(h); err != nil {
 		return err
 	}
-	if h.Typeflag != tar.TypeReg {
+	if h.Typeflag == tar.TypeLink {
 		return nil
 	}
-	return w.content(at, name, h.Size)
+	return w.content(ctx, fd, h.Name, h.Size)
 }
 
-func (w *writer) content(at, name string, size int64) (err error) {
+func (w *writer) content(ctx context.Context, fd int, name string, size int64) error {
 	d := xxhash.New()
-	if size > 0 {
-		f, err := os.OpenFile(at, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	for left := size; left > 0; {
+		buf := w.buf[:min(int64(len(w.buf)), left)]
+		n, err := retryInt(func() (int, error) { return unix.Read(fd, buf) })
 		if err != nil {
+			return pathError("read", name, err)
+		}
+		if n == 0 {
+			return fmt.Errorf("file shrank from %d to %d bytes while it was read", size, size-left)
+		}
+		if _, err := w.tw.Write(buf[:n]); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		dst := io.Writer(w.tw)
 		if w.opts.Sum != nil {
-			dst = io.MultiWriter(w.tw, d)
+			_, _ = d.Write(buf[:n]) // never fails
 		}
-		n, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{io.LimitReader(f, size)}, w.buf)
-		if err != nil {
-			return err
-		}
-		if n != size {
-			return fmt.Errorf("file shrank from %d to %d bytes while it was read", size, n)
+		if left -= int64(n); left > 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 	}
 	if w.opts.Sum != nil {
@@ -174,8 +237,9 @@ func (w *writer) content(at, name string, size int64) (err error) {
 	return nil
 }
 
-// header is the tar header of a path; nil for a socket.
-func header(at, name string, st *unix.Stat_t) (*tar.Header, error) {
+// header is the tar header of a path, base in the directory fd; nil for a
+// socket.
+func header(fd int, name string, st *unix.Stat_t) (*tar.Header, error) {
 	h := &tar.Header{
 		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
 		ModTime: time.Unix(st.Mtim.Unix()).Truncate(time.Second), Format: tar.FormatPAX,
@@ -186,9 +250,9 @@ func header(at, name string, st *unix.Stat_t) (*tar.Header, error) {
 	case unix.S_IFDIR:
 		h.Typeflag, h.Name = tar.TypeDir, name+"/"
 	case unix.S_IFLNK:
-		target, err := os.Readlink(at)
+		target, err := readlinkAt(fd, path.Base(name))
 		if err != nil {
-			return nil, err
+			return nil, pathError("readlink", name, err)
 		}
 		h.Typeflag, h.Linkname = tar.TypeSymlink, target
 	case unix.S_IFCHR, unix.S_IFBLK:
