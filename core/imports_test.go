@@ -22,7 +22,7 @@ var tiers = [][]string{
 	{"graph", "progress", "hostview"},
 	{"layer", "registry"},
 	{"snapshot"},
-	{"solve", "source/local", "source/image", "sandbox", "fileop", "commit", "image"},
+	{"solve", "source/local", "source/image", "source/web", "sandbox", "fileop", "commit", "image"},
 	{"frontend", "ops", "export"},
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/layerwright/layerwright/core/internal/snapshot"
 	"github.com/layerwright/layerwright/core/internal/solve"
 	"github.com/layerwright/layerwright/core/internal/source/local"
+	"github.com/layerwright/layerwright/core/internal/source/web"
 )
 
 // Env is what the ops of one build work with. All fields are required unless
@@ -41,6 +42,8 @@ type Env struct {
 	Locals  map[string]string
 	Outside func(func() error) error
 	Secrets map[string][]byte
+	// Web fetches what ADD names by URL.
+	Web web.Fetcher
 	// Caches is the directory of cache mounts, Scratch one for temporary
 	// directories, both on the file system of the trees.
 	Caches, Scratch string
@@ -125,7 +128,7 @@ func (e *Env) source(v *graph.Vertex, s *pb.SourceOp) (solve.Op, error) {
 		}
 		return &localOp{env: e, v: v, name: rest, attrs: s.Attrs}, nil
 	case "http", "https":
-		return nil, unsupported("ADD of a URL (%s)", s.Identifier)
+		return &webOp{env: e, url: s.Identifier, attrs: s.Attrs}, nil
 	case "git":
 		return nil, unsupported("a git repository as a source (%s)", s.Identifier)
 	}
@@ -172,6 +175,29 @@ func (o *localOp) Run(ctx context.Context, _ []solve.Claim) ([]solve.Result, err
 		return nil, discard(m, err)
 	}
 	o.env.made(o.v, s) // FROM of a named context: its files are a layer
+	return []solve.Result{result{s}}, nil
+}
+
+// webOp is ADD of a URL: a tree with that one file.
+type webOp struct {
+	env   *Env
+	url   string
+	attrs map[string]string
+}
+
+// Run implements solve.Op.
+func (o *webOp) Run(ctx context.Context, _ []solve.Claim) ([]solve.Result, error) {
+	m, err := o.env.scratch().Mutate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.env.Web.Fetch(ctx, o.url, o.attrs, m.Dir()); err != nil {
+		return nil, discard(m, err)
+	}
+	s, err := m.Commit(ctx, snapshot.Changes{}, nil)
+	if err != nil {
+		return nil, discard(m, err)
+	}
 	return []solve.Result{result{s}}, nil
 }
 

@@ -292,7 +292,6 @@ func TestWhatCannotBeDoneIsRefusedWithItsLineBeforeAnythingRuns(t *testing.T) {
 		"second output":      {exec(&pb.ExecOp{Mounts: []*pb.Mount{{Dest: "/s", Input: -1, Output: 1}}}), fault.User},
 		"secret not given":   {exec(&pb.ExecOp{Secretenv: []*pb.SecretEnv{{ID: "x", Name: "X"}}}), fault.User},
 		"git":                {source("git://host/repo"), fault.User},
-		"http":               {source("https://host/file"), fault.User},
 		"unknown source":     {source("carrier-pigeon://x"), fault.User},
 		"context not given":  {source("local://other"), fault.Usage},
 		"diff":               {&pb.Op{Op: &pb.Op_Diff{Diff: &pb.DiffOp{}}}, fault.User},
