@@ -12,6 +12,13 @@ import (
 	"github.com/layerwright/layerwright/tests/parts"
 )
 
+// hostModes are the modes other than inplace, which run on the machine.
+var hostModes = map[string][]string{
+	"overlay": {"--isolation", "namespaces", "--snapshots", "overlay"},
+	"flat":    {"--isolation", "namespaces", "--snapshots", "flat"},
+	"chroot":  {"--isolation", "chroot"},
+}
+
 // TestMainJob is the job that this program exists for: a multi-stage
 // Dockerfile on Debian, built in a default container, pushed, pulled by a
 // Docker engine, and run. Every other isolation mode makes the same image.
@@ -40,11 +47,7 @@ func TestMainJob(t *testing.T) {
 
 	want, err := conformance.Load(t.Context(), ref)
 	require.NoError(t, err)
-	for name, args := range map[string][]string{
-		"overlay": {"--isolation", "namespaces", "--snapshots", "overlay"},
-		"flat":    {"--isolation", "namespaces", "--snapshots", "flat"},
-		"chroot":  {"--isolation", "chroot"},
-	} {
+	for name, args := range hostModes {
 		t.Run(name, func(t *testing.T) {
 			ref := reg.Addr + "/main:" + name
 			got := onHost(t, append([]string{"build", "--log-format", "plain", "--context", dir, "--build-arg", "BASE=" + base,
@@ -63,7 +66,8 @@ func TestMainJob(t *testing.T) {
 	}
 }
 
-// TestKanikoIntroduction is the example of Kaniko's own introduction.
+// TestKanikoIntroduction is the example of Kaniko's own introduction, in every
+// mode.
 func TestKanikoIntroduction(t *testing.T) {
 	reg := parts.SharedRegistry(t)
 	base := reg.Addr + "/debian:1"
@@ -75,6 +79,15 @@ func TestKanikoIntroduction(t *testing.T) {
 	d := parts.Engine(t)
 	d.Must(t, "pull", ref)
 	require.Contains(t, d.Must(t, "run", "--rm", "--network", "none", ref), "curl ")
+	for name, args := range hostModes {
+		t.Run(name, func(t *testing.T) {
+			ref := reg.Addr + "/intro:" + name
+			got := onHost(t, append([]string{"build", "--log-format", "plain", "--context", dir, "--destination", ref}, args...)...)
+			require.Equal(t, 0, got.code, got.output)
+			d.Must(t, "pull", ref)
+			require.Contains(t, d.Must(t, "run", "--rm", "--network", "none", ref), "curl ")
+		})
+	}
 }
 
 // TestBigLayerInLittleMemory: memory does not grow with a layer's size.
