@@ -71,7 +71,16 @@ func (s *Set) close() {
 	for i := len(s.ended) - 1; i >= 0; i-- {
 		s.ended[i]()
 	}
-	_ = os.RemoveAll(s.dir)
+	// Docker leaves a mount of its network namespace behind.
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], s.dir+"/") {
+			_ = syscall.Unmount(f[4], syscall.MNT_DETACH)
+		}
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		fmt.Fprintln(os.Stderr, "left behind:", err)
+	}
 }
 
 func (s *Set) atEnd(f func()) {
@@ -130,12 +139,22 @@ func (s *Set) start(name string, ready func() error, args ...string) error {
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	// The daemon ends with us, however we end. The kernel counts the thread
+	// that started it, so that one stays.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	started, exited := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+		close(exited)
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	exited := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(exited) }()
 	s.atEnd(func() { stop(cmd.Process, exited) })
 	deadline := time.Now().Add(60 * time.Second)
 	for {
