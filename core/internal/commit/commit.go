@@ -93,7 +93,7 @@ func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io
 	}
 	// The two hashes and the compression of different blocks go on side by
 	// side: diffID is taken from the buffers on their way.
-	buffered := bufio.NewWriterSize(io.MultiWriter(z, diffID), 1<<20)
+	buffered := bufio.NewWriterSize(&cancellable{ctx: ctx, w: io.MultiWriter(z, diffID)}, 1<<20)
 	err = write(ctx, buffered)
 	if err == nil {
 		err = buffered.Flush()
@@ -134,6 +134,19 @@ func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
 	c.n += int64(n)
 	return n, err
+}
+
+// cancellable ends a layer in the middle of a file, however large it is.
+type cancellable struct {
+	ctx context.Context //nolint:containedctx // lives as long as one layer
+	w   io.Writer
+}
+
+func (c *cancellable) Write(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.w.Write(p)
 }
 
 type nopCloser struct{ io.Writer }

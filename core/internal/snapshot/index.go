@@ -337,6 +337,10 @@ func (ix *index) compare(n *dirNode, name, at string, st *unix.Stat_t, suspect b
 	}
 	e.caps = capsOf(at, st.Mode)
 	changed = !ix.same(&old, &e, at, st)
+	if changed && !e.hasSum && !regular {
+		// Regular files are hashed while they are written to the layer.
+		e.sum, e.hasSum = sumOf(at, st)
+	}
 	n.files[name] = e
 	return changed && st.Mode&unix.S_IFMT != unix.S_IFSOCK, nil
 }
@@ -349,9 +353,6 @@ func (ix *index) same(old, e *fileEntry, at string, st *unix.Stat_t) bool {
 	}
 	link := e.mode&unix.S_IFMT == unix.S_IFLNK
 	if old.mtime != e.mtime {
-		if link {
-			e.sum, e.hasSum = sumOf(at, st)
-		}
 		return false
 	}
 	if e.mtime%int64(time.Second) != 0 && !ix.hashAll {

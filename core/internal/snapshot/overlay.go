@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/layerwright/layerwright/core/internal/layer"
 )
@@ -24,7 +27,7 @@ func NewOverlay(dir string, opts Options) (Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make store: %w", err)
 	}
-	return &overlay{dir: dir, opts: opts, base: map[string]*layerDir{}}, nil
+	return &overlay{dir: dir, opts: opts, base: map[string]*layerDir{}, mounts: map[string]bool{}}, nil
 }
 
 type overlay struct {
@@ -34,6 +37,8 @@ type overlay struct {
 	mu   sync.Mutex
 	next int
 	base map[string]*layerDir
+	// mounts are those that Close has to undo.
+	mounts map[string]bool
 	// captures are layers in the making; Close waits for them.
 	captures sync.WaitGroup
 }
@@ -66,7 +71,42 @@ func (o *overlay) Extend(p State, more []v1.Layer) State {
 
 func (o *overlay) Close() error {
 	o.captures.Wait()
+	o.mu.Lock()
+	left := slices.Collect(maps.Keys(o.mounts))
+	o.mu.Unlock()
+	var errs []error
+	for _, dir := range left {
+		// Whoever still holds it has been told that it is invalid now; to
+		// remove the store through a mount would be worse.
+		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", dir, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
 	return removeTree(o.dir)
+}
+
+// mount mounts and remembers it; unmount undoes both.
+func (o *overlay) mount(dir string, lower []string, upper, work string) error {
+	if err := mountOverlay(dir, lower, upper, work, o.opts.UserXattr); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	o.mounts[dir] = true
+	o.mu.Unlock()
+	return nil
+}
+
+func (o *overlay) unmount(dir string) error {
+	if err := unmount(dir); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	delete(o.mounts, dir)
+	o.mu.Unlock()
+	return os.Remove(dir)
 }
 
 type overlayState struct {
@@ -125,10 +165,24 @@ func (s *overlayState) materialise(ctx context.Context) ([]string, error) {
 	return paths, nil
 }
 
+// errOther says that somebody else, whose unpacking was waited for, has failed:
+// his context may have ended, ours has not.
+var errOther = errors.New("another reader's unpacking has failed")
+
 // unpack gives layers on top of below as directories, all at once.
 func (o *overlay) unpack(ctx context.Context, below []*layerDir, layers []v1.Layer) ([]*layerDir, error) {
+	for {
+		dirs, err := o.tryUnpack(ctx, below, layers)
+		if !errors.Is(err, errOther) || ctx.Err() != nil {
+			return dirs, err
+		}
+	}
+}
+
+func (o *overlay) tryUnpack(caller context.Context, below []*layerDir, layers []v1.Layer) ([]*layerDir, error) {
 	dirs := slices.Clone(below)
-	group, ctx := errgroup.WithContext(ctx)
+	mine := map[*layerDir]bool{}
+	group, ctx := errgroup.WithContext(caller)
 	group.SetLimit(4)
 	for _, l := range layers {
 		digest, err := l.DiffID()
@@ -150,26 +204,41 @@ func (o *overlay) unpack(ctx context.Context, below []*layerDir, layers []v1.Lay
 		o.mu.Unlock()
 		dirs = append(dirs, d)
 		if !ok {
+			mine[d] = true
 			group.Go(func() error {
 				defer close(d.ready)
-				d.err = o.unpackOne(ctx, d, chain, l)
+				if d.err = o.unpackOne(ctx, d, chain, l); d.err != nil {
+					o.forget(key)
+				}
 				return d.err
 			})
 		}
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
+	err := group.Wait()
 	for _, d := range dirs {
-		if d.ready == nil {
+		if d.ready == nil || mine[d] {
 			continue
 		}
-		<-d.ready
+		select {
+		case <-d.ready:
+		case <-caller.Done():
+			return nil, context.Cause(caller)
+		}
 		if d.err != nil {
-			return nil, d.err
+			return nil, fmt.Errorf("%w: %w", errOther, d.err)
 		}
 	}
+	if err != nil {
+		return nil, err
+	}
 	return dirs, nil
+}
+
+// forget lets the next who needs a layer unpack it anew.
+func (o *overlay) forget(key string) {
+	o.mu.Lock()
+	delete(o.base, key)
+	o.mu.Unlock()
 }
 
 func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir, l v1.Layer) (err error) {
@@ -189,7 +258,7 @@ func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir,
 	}
 	var implicit []string
 	opts.Implicit = func(p string) { implicit = append(implicit, p) }
-	opts.Lower = func(p string) (string, error) { return lookup(ctx, chain, p) }
+	opts.Lower = func(p string) (string, error) { return lookup(ctx, chain, p, unpacked) }
 	if err := applyLayer(ctx, d.path, l, opts); err != nil {
 		return err
 	}
@@ -204,23 +273,57 @@ func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir,
 	return nil
 }
 
-// lookup finds a path in the layers below, top first; it waits for them.
-func lookup(ctx context.Context, chain []*layerDir, p string) (string, error) {
+// lookup finds a path in the layers below, top first; it waits for them with
+// wait. A link or file of a layer in a parent's place, a whiteout and an opaque
+// directory hide what is further below: following them would also lead out of
+// the store.
+func lookup(ctx context.Context, chain []*layerDir, p string, wait func(*layerDir) chan struct{}) (string, error) {
 	for _, d := range slices.Backward(chain) {
-		if d.unpacked != nil {
+		if c := wait(d); c != nil {
 			select {
-			case <-d.unpacked:
+			case <-c:
 			case <-ctx.Done():
 				return "", context.Cause(ctx)
 			}
 		}
-		at := filepath.Join(d.path, p)
-		if _, err := os.Lstat(at); err == nil {
+		at, hidden, err := inLayer(d.path, p)
+		if err != nil {
+			return "", err
+		}
+		if at != "" {
 			return at, nil
+		}
+		if hidden {
+			break
 		}
 	}
 	return "", fmt.Errorf("%s: %w in the layers below", p, os.ErrNotExist)
 }
+
+// inLayer looks for a path in one layer's directory, name by name. hidden says
+// that the layers below cannot have it either.
+func inLayer(dir, p string) (at string, hidden bool, err error) {
+	at = dir
+	names := strings.Split(p, "/")
+	for i, name := range names {
+		at = filepath.Join(at, name)
+		var st unix.Stat_t
+		switch err := unix.Lstat(at, &st); {
+		case errors.Is(err, unix.ENOENT):
+			return "", hidden, nil
+		case err != nil:
+			return "", false, &os.PathError{Op: "lstat", Path: at, Err: err}
+		case isWhiteout(&st), i < len(names)-1 && !isDir(&st):
+			return "", true, nil
+		case isDir(&st) && isOpaque(at):
+			hidden = true
+		}
+	}
+	return at, false, nil
+}
+
+func unpacked(d *layerDir) chan struct{} { return d.unpacked }
+func ready(d *layerDir) chan struct{}    { return d.ready }
 
 type overlayClaim struct{ state *overlayState }
 
@@ -256,23 +359,24 @@ func (o *overlay) view(lower []string) (View, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := mountOverlay(dir, lower, "", "", o.opts.UserXattr); err != nil {
+	if err := o.mount(dir, lower, "", ""); err != nil {
 		return nil, err
 	}
-	return &mountedView{dir: dir}, nil
+	return &mountedView{store: o, dir: dir}, nil
 }
 
 type mountedView struct {
-	dir  string
-	once sync.Once
-	err  error
+	store *overlay
+	dir   string
+	once  sync.Once
+	err   error
 }
 
 func (v *mountedView) Dir() string { return v.dir }
 
 func (v *mountedView) Close() error {
 	v.once.Do(func() {
-		v.err = errors.Join(unmount(v.dir), os.Remove(v.dir))
+		v.err = v.store.unmount(v.dir)
 	})
 	return v.err
 }
@@ -297,7 +401,7 @@ func (c *overlayClaim) Mutate(ctx context.Context) (Mutable, error) {
 	if err := copyDirAttributes(lower[len(lower)-1], m.upper); err != nil {
 		return nil, err
 	}
-	if err := mountOverlay(m.merged, lower, m.upper, m.work, s.store.opts.UserXattr); err != nil {
+	if err := s.store.mount(m.merged, lower, m.upper, m.work); err != nil {
 		return nil, err
 	}
 	m.mounted = true
@@ -317,7 +421,7 @@ func (m *overlayMutable) end() error {
 	m.ended = true
 	var err error
 	if m.mounted {
-		err = errors.Join(unmount(m.merged), os.Remove(m.merged))
+		err = m.parent.store.unmount(m.merged)
 	}
 	return errors.Join(err, os.RemoveAll(m.work))
 }

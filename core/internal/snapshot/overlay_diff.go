@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +23,7 @@ func (m *overlayMutable) changes(ctx context.Context) (_ []layer.Change, err err
 	}
 	defer func() { err = errors.Join(err, lower.Close()) }()
 	d := &upperDiff{ctx: ctx, upper: m.upper, lower: lower.Dir()}
-	err = d.dir("", false)
+	err = d.dir("", true, false)
 	return d.out, err
 }
 
@@ -34,9 +33,11 @@ type upperDiff struct {
 	out          []layer.Change
 }
 
-// dir compares one directory. opaque says that nothing from below shows
-// through: what upper lacks is deleted.
-func (d *upperDiff) dir(rel string, opaque bool) error {
+// dir compares one directory. below says that there is a directory below, too:
+// where there is a link instead, its target's names are none of this one's.
+// opaque says that nothing from below shows through: what upper lacks is
+// deleted.
+func (d *upperDiff) dir(rel string, below, opaque bool) error {
 	if d.ctx.Err() != nil {
 		return context.Cause(d.ctx)
 	}
@@ -47,11 +48,11 @@ func (d *upperDiff) dir(rel string, opaque bool) error {
 	present := map[string]bool{}
 	for _, e := range entries {
 		p := path.Join(rel, e.Name())
-		var st, below unix.Stat_t
+		var st, old unix.Stat_t
 		if err := unix.Lstat(filepath.Join(d.upper, p), &st); err != nil {
 			return err
 		}
-		exists := unix.Lstat(filepath.Join(d.lower, p), &below) == nil
+		exists := below && unix.Lstat(filepath.Join(d.lower, p), &old) == nil
 		if isWhiteout(&st) {
 			if exists && !opaque {
 				d.out = append(d.out, layer.Change{Path: p, Delete: true})
@@ -59,12 +60,12 @@ func (d *upperDiff) dir(rel string, opaque bool) error {
 			continue
 		}
 		present[e.Name()] = true
-		if !exists || !d.same(p, &below, &st) {
+		if !exists || !d.same(p, &old, &st) {
 			d.out = append(d.out, layer.Change{Path: p})
 		}
 		if isDir(&st) {
-			below := exists && isDir(&below)
-			if err := d.dir(p, below && (opaque || isOpaque(filepath.Join(d.upper, p)))); err != nil {
+			both := exists && isDir(&old)
+			if err := d.dir(p, both, both && (opaque || isOpaque(filepath.Join(d.upper, p)))); err != nil {
 				return err
 			}
 		}
@@ -145,25 +146,21 @@ func hasWhiteouts(dir string) bool {
 // inherit gives a directory that a layer does not list the attributes that the
 // layers below have for it.
 func inherit(ctx context.Context, chain []*layerDir, dir, p string) error {
-	for _, d := range slices.Backward(chain) {
-		if d.ready != nil {
-			select {
-			case <-d.ready:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		from := filepath.Join(d.path, p)
-		var st unix.Stat_t
-		if unix.Lstat(from, &st) != nil || isWhiteout(&st) {
-			continue
-		}
-		if !isDir(&st) {
-			return nil
-		}
-		return copyDirAttributes(from, filepath.Join(dir, p))
+	from, err := lookup(ctx, chain, p, ready)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(from, &st); err != nil {
+		return &fs.PathError{Op: "lstat", Path: from, Err: err}
+	}
+	if !isDir(&st) {
+		return nil
+	}
+	return copyDirAttributes(from, filepath.Join(dir, p))
 }
 
 func copyDirAttributes(from, to string) error {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -78,13 +80,25 @@ func mountByCalls(dir string, lower []string, upper, work string, userXattr bool
 	return nil
 }
 
+// mountByOptions is for kernels before 6.8. Names relative to the store keep the
+// options of a hundred layers within their page, and a store's path with a
+// colon or comma out of them.
 func mountByOptions(dir string, lower []string, upper, work string, userXattr bool) error {
-	l := slices.Clone(lower)
-	slices.Reverse(l)
-	options := "lowerdir=" + strings.Join(l, ":")
+	base := filepath.Dir(lower[0])
+	relative := func(p string) string {
+		if filepath.Dir(p) == base {
+			return filepath.Base(p)
+		}
+		return p
+	}
+	var names []string
+	for _, l := range slices.Backward(lower) {
+		names = append(names, relative(l))
+	}
+	options := "lowerdir=" + strings.Join(names, ":")
 	var flags uintptr
 	if upper != "" {
-		options += ",upperdir=" + upper + ",workdir=" + work
+		options += ",upperdir=" + relative(upper) + ",workdir=" + relative(work)
 	} else {
 		flags = unix.MS_RDONLY
 	}
@@ -96,7 +110,26 @@ func mountByOptions(dir string, lower []string, upper, work string, userXattr bo
 	if len(options) >= os.Getpagesize() {
 		return fmt.Errorf("%d layers do not fit the options of mount", len(lower))
 	}
-	return unix.Mount("overlay", dir, "overlay", flags, options)
+	return inDirectory(base, func() error { return unix.Mount("overlay", dir, "overlay", flags, options) })
+}
+
+// inDirectory runs f in a thread with a working directory of its own. The
+// thread ends with it, as no other goroutine may get it.
+func inDirectory(dir string, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			done <- fmt.Errorf("unshare working directory: %w", err)
+			return
+		}
+		if err := unix.Chdir(dir); err != nil {
+			done <- &os.PathError{Op: "chdir", Path: dir, Err: err}
+			return
+		}
+		done <- f()
+	}()
+	return <-done
 }
 
 // unmount waits for a moment where something still holds the mount: writes of a
