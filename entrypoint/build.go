@@ -138,14 +138,17 @@ func (s *settings) load(stdin io.Reader) (masks [][]byte, err error) {
 		// Never nil: an empty one is an error of the Dockerfile.
 		s.DockerfileData = append(make([]byte, 0, len(data)+1), data...)
 	}
-	for _, secret := range s.Secrets {
-		value := secret.Value
+	for i, secret := range s.Secrets {
 		if secret.File != "" {
-			if value, err = readSecret(secret); err != nil {
+			// Handed on as a value: a pipe, as in src=<(command), can be
+			// read only once.
+			value, err := readSecret(secret)
+			if err != nil {
 				return nil, err
 			}
+			s.Secrets[i] = core.Secret{ID: secret.ID, Value: value}
 		}
-		masks = append(masks, value)
+		masks = append(masks, s.Secrets[i].Value)
 	}
 	return masks, nil
 }

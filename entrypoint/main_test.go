@@ -236,8 +236,19 @@ func TestLoad(t *testing.T) {
 	_, err = s.load(strings.NewReader(strings.Repeat("#", maxDockerfile+1)))
 	require.ErrorContains(t, err, "2 MiB")
 
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	_, err = w.WriteString("from a pipe")
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	pipe := settings{Request: core.Request{Secrets: []core.Secret{{ID: "p", File: fmt.Sprintf("/dev/fd/%d", r.Fd())}}}}
+	_, err = pipe.load(nil)
+	require.NoError(t, err)
+	require.Equal(t, []core.Secret{{ID: "p", Value: []byte("from a pipe")}}, pipe.Secrets, "a pipe can be read only once")
+
 	require.NoError(t, os.WriteFile(file, make([]byte, maxSecret+1), 0o600))
-	s.fromStdin = false
+	s.fromStdin, s.Secrets = false, []core.Secret{{ID: "f", File: file}}
 	_, err = s.load(nil)
 	require.ErrorContains(t, err, "500 KiB")
 }

@@ -275,7 +275,9 @@ func (t *tty) draw(live []string) {
 }
 
 // erase goes back to where the live part begins. A terminal that has become
-// narrower has wrapped its lines.
+// narrower has wrapped its lines. The first row is cleared by itself: to clear
+// all from the upper left corner on is taken by tmux for clearing the screen,
+// which it keeps in the history, a copy for each drawing.
 func (t *tty) erase(b *strings.Builder) {
 	w, _ := t.size()
 	rows := 0
@@ -286,7 +288,7 @@ func (t *tty) erase(b *strings.Builder) {
 		fmt.Fprintf(b, "\x1b[%dA", rows)
 	}
 	if len(t.drawn) > 0 {
-		b.WriteString("\r\x1b[J")
+		b.WriteString("\r\x1b[K\x1b[B\x1b[J\x1b[A")
 	}
 	t.drawn = t.drawn[:0]
 }
