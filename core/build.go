@@ -92,6 +92,7 @@ type madeLayer struct {
 func (b *build) atEnd(f func() error) { b.ends = append(b.ends, f) }
 
 func (b *build) close() error {
+	defer patience(b.notice, "removing the build's file trees")()
 	var err error
 	for i := len(b.ends) - 1; i >= 0; i-- {
 		err = errors.Join(err, b.ends[i]())

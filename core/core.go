@@ -31,9 +31,8 @@ type Request struct {
 	// NoCache is --no-cache; NoCacheFilter names stages.
 	NoCache       bool
 	NoCacheFilter []string
-	// Secrets and SSH are handed to RUN --mount by their id.
+	// Secrets are handed to RUN --mount=type=secret by their id.
 	Secrets []Secret
-	SSH     []SSHAgent
 	// ExtraHosts are "name:ip"; Ulimits "nofile=1024:2048"; ShmSize is in
 	// bytes; Network is "", "default", "host" or "none"; Hostname is set in
 	// steps where the isolation can.
@@ -54,7 +53,10 @@ type Request struct {
 	// Force allows inplace outside of a container that looks disposable.
 	Force bool
 	// Inside says that this process is the one that Enter has started.
+	// Chosen is the isolation that Enter has found for Isolation in this
+	// process; without either, Build tries by itself.
 	Inside bool
+	Chosen string
 
 	// Progress takes the build's events; nil drops them.
 	Progress Sink
@@ -67,12 +69,6 @@ type Secret struct {
 	// Value is the secret itself, when it came from a variable; used when
 	// File is empty.
 	Value []byte
-}
-
-// SSHAgent is --ssh id=path,path: an agent's socket or private keys.
-type SSHAgent struct {
-	ID    string
-	Paths []string
 }
 
 // Outputs are where the image goes; any number at once.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/sandbox"
@@ -36,28 +37,53 @@ type EnterOptions struct {
 	Force            bool
 	// Args and Env are the program's own.
 	Args, Env []string
+	// Notice takes a sentence when the user has to wait; may be nil.
+	Notice func(string)
+}
+
+// Entered is what Enter has come to.
+type Entered struct {
+	// Done says that the build has run inside, in another process, which
+	// ended with Code.
+	Done bool
+	Code int
+	// Chosen is the isolation for a build in this process: Request.Chosen.
+	Chosen string
 }
 
 // Enter prepares the environment of a build: where isolation namespaces is the
-// choice it runs the program again inside, and entered is true with the exit
-// code. Not to be called when Inside.
-func Enter(ctx context.Context, opts EnterOptions) (entered bool, code int, err error) {
+// choice it runs the program again inside. Not to be called when Inside.
+func Enter(ctx context.Context, opts EnterOptions) (Entered, error) {
 	want, err := parseIsolation(opts.Isolation)
 	if err != nil {
-		return false, 0, err
+		return Entered{}, err
 	}
+	waited := patience(opts.Notice, waitsForRoot)
 	store, report, err := probe(ctx, opts.Store, want, opts.Force)
+	waited()
 	if err != nil {
-		return false, 0, err
+		return Entered{}, err
 	}
 	chosen, _, err := report.Choose(want)
 	if err != nil || chosen != sandbox.Namespaces {
-		return false, 0, err
+		return Entered{Chosen: isolationName(chosen)}, err
 	}
 	// Inside, a user may look like root: the store must not be chosen anew.
 	env := append(slices.Clone(opts.Env), StoreVariable+"="+store)
-	code, err = sandbox.EnterNamespaces(context.WithoutCancel(ctx), opts.Args, env)
-	return true, code, err
+	code, err := sandbox.EnterNamespaces(context.WithoutCancel(ctx), opts.Args, env)
+	return Entered{Done: err == nil, Code: code}, err
+}
+
+// waitsForRoot is said when "/" is not to be had at once.
+const waitsForRoot = "waiting until / is the job's own again: a step holds it (isolation inplace)"
+
+// patience says text when stop is not called within a second.
+func patience(notice func(string), text string) (stop func()) {
+	if notice == nil {
+		return func() {}
+	}
+	t := time.AfterFunc(time.Second, func() { notice(text) })
+	return func() { t.Stop() }
 }
 
 // DoctorOptions are Doctor's settings, as Request's.
@@ -197,30 +223,17 @@ func newMachine(ctx context.Context, req *Request, notice func(string)) (*machin
 		return nil, err
 	}
 	m := &machine{outside: func(f func() error) error { return f() }}
-	if req.Inside {
-		if m.store, err = makeStore(req.Store); err != nil {
-			return nil, err
-		}
-		want = sandbox.Namespaces
-	} else {
-		var report sandbox.Report
-		if m.store, report, err = probe(ctx, req.Store, want, req.Force); err != nil {
-			return nil, err
-		}
-		auto := want == sandbox.Auto
-		if want, _, err = report.Choose(want); err != nil {
-			return nil, err
-		}
-		if want == sandbox.Namespaces {
-			return nil, fault.New(fault.Internal, "isolation namespaces outside of its namespaces")
-		}
-		if auto && want == sandbox.Inplace {
-			if m.fallback, err = sandbox.NewChroot(sandbox.ChrootOptions{}); err != nil {
-				m.fallback = nil
-			}
+	chosen, err := m.choose(ctx, req, want)
+	if err != nil {
+		return nil, err
+	}
+	if want == sandbox.Auto && chosen == sandbox.Inplace {
+		// Without it a step that inplace refuses is an error.
+		if f, err := sandbox.NewChroot(sandbox.ChrootOptions{}); err == nil {
+			m.fallback = f
 		}
 	}
-	switch want {
+	switch chosen {
 	case sandbox.Namespaces:
 		m.sandbox, err = sandbox.NewNamespaces(sandbox.NamespacesOptions{})
 	case sandbox.Chroot:
@@ -230,13 +243,41 @@ func newMachine(ctx context.Context, req *Request, notice func(string)) (*machin
 		if isDir(ours) {
 			opts.Keep = []string{ours}
 		}
+		waited := patience(notice, "preparing /: directories of the container's own image are made anew, once in a container, so that they can be moved (isolation inplace)")
 		m.sandbox, err = sandbox.NewInplace(opts)
-		m.outside = func(f func() error) error { return sandbox.Outside(m.store, f) }
+		waited()
+		m.outside = func(f func() error) error {
+			waited := patience(notice, waitsForRoot)
+			return sandbox.Outside(m.store, func() error { waited(); return f() })
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return m, m.chooseSnapshots(req.Snapshots)
+}
+
+// choose finds the store and the isolation: what Enter has found, or by trying.
+func (m *machine) choose(ctx context.Context, req *Request, want sandbox.Isolation) (sandbox.Isolation, error) {
+	var err error
+	if req.Inside || req.Chosen != "" {
+		if m.store, err = makeStore(req.Store); err != nil {
+			return 0, err
+		}
+		if req.Inside {
+			return sandbox.Namespaces, nil
+		}
+		return parseIsolation(req.Chosen)
+	}
+	var report sandbox.Report
+	if m.store, report, err = probe(ctx, req.Store, want, req.Force); err != nil {
+		return 0, err
+	}
+	chosen, _, err := report.Choose(want)
+	if err == nil && chosen == sandbox.Namespaces {
+		err = fault.New(fault.Internal, "isolation namespaces outside of its namespaces: Enter comes first")
+	}
+	return chosen, err
 }
 
 func (m *machine) chooseSnapshots(want string) error {

@@ -36,13 +36,15 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	if err == nil && !p.inside {
 		// Outside of namespaces, before secrets are read: the process that
 		// runs the build may be another one.
-		entered, code, enterErr := core.Enter(ctx, core.EnterOptions{
+		var entered core.Entered
+		entered, err = core.Enter(ctx, core.EnterOptions{
 			Isolation: s.Isolation, Store: s.Store, Force: s.Force, Args: p.args, Env: p.environ(),
+			Notice: func(text string) { p.early(f, text) },
 		})
-		if entered && enterErr == nil {
-			return enteredCode(ctx, code)
+		if entered.Done {
+			return enteredCode(ctx, entered.Code)
 		}
-		err = enterErr
+		s.Chosen = entered.Chosen
 	}
 	if err == nil {
 		if s.Inside = p.inside; p.inside && s.Store == "" {
@@ -70,6 +72,11 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	out.Took = time.Since(started)
 	view.Finish(out)
 	return code
+}
+
+// early shows a notice before the build's own view is there.
+func (p *process) early(f *flags, text string) {
+	display.Early(p.format(f), p.stderr, display.Options{}, core.Notice{Level: core.Info, Text: text, Time: time.Now()})
 }
 
 // enteredCode is the code of the process that ran the build for us. Which

@@ -33,10 +33,24 @@ func ErrorText(err error, color bool) string {
 	if e.Kind == core.KindStep && e.ExitCode != 0 {
 		fmt.Fprintf(&b, "\nexit code: %d%s\n", e.ExitCode, signalHint(e.ExitCode))
 	}
-	if e.Remedy != "" {
-		b.WriteString("\n" + paint(color, yellow, "remedy:") + " " + indentRest(cleanText(e.Remedy)) + "\n")
+	if r := remedy(e); r != "" {
+		b.WriteString("\n" + paint(color, yellow, "remedy:") + " " + indentRest(cleanText(r)) + "\n")
 	}
 	return b.String()
+}
+
+// remedy is the error's own, or what helps with all errors of its kind. A step,
+// a Dockerfile and a registry speak for themselves.
+func remedy(e *core.Error) string {
+	switch {
+	case e.Remedy != "":
+		return e.Remedy
+	case e.Kind == core.KindEnvironment:
+		return "layerwright doctor shows what this machine allows; --isolation, --snapshots and --store choose otherwise."
+	case e.Kind == core.KindInternal:
+		return "This is a defect of Layerwright: please report it with the Dockerfile and this output."
+	}
+	return ""
 }
 
 // signalHint explains the exit codes that the kernel rather than the command

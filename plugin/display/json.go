@@ -206,7 +206,7 @@ func errorObject(o Outcome) object {
 	if canceled(o.Err) {
 		out.Kind = "canceled"
 	} else if errors.As(o.Err, &e) {
-		out.Kind, out.Remedy, out.ExitCode, out.Output = e.Kind.String(), e.Remedy, e.ExitCode, string(e.Output)
+		out.Kind, out.Remedy, out.ExitCode, out.Output = e.Kind.String(), remedy(e), e.ExitCode, string(e.Output)
 		if e.Location != nil {
 			out.File, out.Line = e.Location.File, e.Location.Start
 		}

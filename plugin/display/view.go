@@ -117,6 +117,15 @@ func New(f Format, w io.Writer, o Options) View {
 	return v
 }
 
+// Early shows a notice where there is no view yet.
+func Early(f Format, w io.Writer, o Options, n core.Notice) {
+	if f == JSON {
+		newJSON(w, o.withDefaults()).Emit(n)
+		return
+	}
+	_, _ = io.WriteString(w, noticeText(n)+"\n")
+}
+
 // notices remembers which notices were shown: a build of several platforms
 // checks the same Dockerfile several times.
 type notices map[string]bool
