@@ -61,6 +61,10 @@ func TestMainJob(t *testing.T) {
 			require.Len(t, image.Layers, len(want.Layers))
 			for i := range want.Layers {
 				require.ElementsMatch(t, want.Order[i], image.Order[i], "layer %d", i)
+				for n, w := range want.Layers[i] {
+					g := image.Layers[i][n]
+					require.Equal(t, []any{w.Type, w.Mode, w.UID, w.GID, w.Link, w.Dev, w.Xattrs}, []any{g.Type, g.Mode, g.UID, g.GID, g.Link, g.Dev, g.Xattrs}, "layer %d: %s", i, n)
+				}
 			}
 		})
 	}
