@@ -22,6 +22,7 @@ import (
 	"github.com/layerwright/layerwright/core/internal/ops"
 	"github.com/layerwright/layerwright/core/internal/progress"
 	"github.com/layerwright/layerwright/core/internal/registry"
+	"github.com/layerwright/layerwright/core/internal/sandbox"
 	"github.com/layerwright/layerwright/core/internal/snapshot"
 	"github.com/layerwright/layerwright/core/internal/solve"
 	imagesource "github.com/layerwright/layerwright/core/internal/source/image"
@@ -260,7 +261,7 @@ func (b *build) environment(res *frontend.Result) (*ops.Env, error) {
 		Blobs:  commit.New(dirs["blobs"], commit.Options{Compression: compression, Docker: b.docker()}),
 		Images: b.layersOf, Locals: b.locals, Outside: b.machine.outside, Secrets: b.secrets,
 		Caches: filepath.Join(b.machine.store, "caches"), Scratch: dirs["steps"],
-		Progress: b.sink, Wanted: res.Graph.Captured(), Made: b.layerMade,
+		NetworkNone: sync.OnceValue(sandbox.TryNetworkNone), Progress: b.sink, Wanted: res.Graph.Captured(), Made: b.layerMade,
 	}, nil
 }
 

@@ -74,6 +74,17 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestNoNetworkIsRefusedFirst: what the kernel does not allow is said before any
+// step runs.
+func TestNoNetworkIsRefusedFirst(t *testing.T) {
+	dir := buildContext(t, map[string]string{"Dockerfile": "FROM " + smallBase(t) + "\nRUN echo first-step-ran\nRUN --network=none true\n"})
+	got := inJob(t, dir, "build", "--log-format", "plain", "-c", "/workspace", "--no-push")
+	require.Equal(t, 4, got.code, got.output)
+	require.Contains(t, got.output, "Dockerfile:3")
+	require.Contains(t, got.output, "remedy: Leave out --network=none")
+	require.NotContains(t, got.output, "#1 ", "no step began")
+}
+
 // TestStoreElsewhere: inplace needs its store on the file system of "/".
 func TestStoreElsewhere(t *testing.T) {
 	dir := buildContext(t, map[string]string{"Dockerfile": "FROM " + smallBase(t) + "\nRUN true\n"})

@@ -43,6 +43,11 @@ func (e *Env) exec(v *graph.Vertex, op *pb.ExecOp) (solve.Op, error) {
 	if len(op.CdiDevices) > 0 {
 		return nil, unsupported("RUN --device")
 	}
+	if op.Network == pb.NetMode_NONE {
+		if err := e.NetworkNone(); err != nil {
+			return nil, err
+		}
+	}
 	if n := op.Meta.CgroupParent; n != "" {
 		e.notice(v, "the cgroup parent %q is ignored: steps run in the job's own cgroup", n)
 	}

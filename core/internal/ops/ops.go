@@ -44,6 +44,8 @@ type Env struct {
 	Secrets map[string][]byte
 	// Web fetches what ADD names by URL.
 	Web web.Fetcher
+	// NetworkNone says why a step cannot be without a network; nil if it can.
+	NetworkNone func() error
 	// Caches is the directory of cache mounts, Scratch one for temporary
 	// directories, both on the file system of the trees.
 	Caches, Scratch string

@@ -75,7 +75,8 @@ func newRig(t *testing.T, s *toySandbox) *rig {
 	t.Cleanup(func() { require.NoError(t, trees.Close()) })
 	r := &rig{}
 	r.Env = &Env{
-		Store: trees, Sandbox: s, Blobs: commit.New(filepath.Join(dir, "blobs"), commit.Options{}),
+		NetworkNone: func() error { return fault.New(fault.Environment, "refused").With("Leave it out.") },
+		Store:       trees, Sandbox: s, Blobs: commit.New(filepath.Join(dir, "blobs"), commit.Options{}),
 		Caches: filepath.Join(dir, "caches"), Scratch: filepath.Join(dir, "scratch"), Progress: r,
 		Outside: func(f func() error) error { return f() }, Secrets: map[string][]byte{},
 		Made: func(v1.Layer, time.Time, string) {},
@@ -291,6 +292,7 @@ func TestWhatCannotBeDoneIsRefusedWithItsLineBeforeAnythingRuns(t *testing.T) {
 		"unknown mount type": {exec(&pb.ExecOp{Mounts: []*pb.Mount{{Dest: "/s", Input: -1, Output: -1, MountType: 99}}}), fault.User},
 		"second output":      {exec(&pb.ExecOp{Mounts: []*pb.Mount{{Dest: "/s", Input: -1, Output: 1}}}), fault.User},
 		"secret not given":   {exec(&pb.ExecOp{Secretenv: []*pb.SecretEnv{{ID: "x", Name: "X"}}}), fault.User},
+		"no network there":   {exec(&pb.ExecOp{Network: pb.NetMode_NONE}), fault.Environment},
 		"git":                {source("git://host/repo"), fault.User},
 		"unknown source":     {source("carrier-pigeon://x"), fault.User},
 		"context not given":  {source("local://other"), fault.Usage},
