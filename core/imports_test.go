@@ -18,7 +18,7 @@ const module = "github.com/layerwright/layerwright/"
 // lower tier, so that data has one direction and each part can be tested
 // without what is above it (docs/architecture.md).
 var tiers = [][]string{
-	{"fault"},
+	{"fault", "filecopy", "needs"},
 	{"graph", "progress", "hostview"},
 	{"layer", "registry"},
 	{"snapshot"},

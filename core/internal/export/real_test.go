@@ -17,24 +17,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/layerwright/layerwright/core/internal/needs"
 	"github.com/layerwright/layerwright/core/internal/registry"
 )
-
-// skip skips where that is allowed.
-func skip(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
 
 // distribution starts a real registry and returns its host and its log.
 func distribution(t *testing.T, auth string) (string, func() string) {
 	t.Helper()
 	bin, err := exec.LookPath("docker-registry")
 	if err != nil {
-		skip(t, "docker-registry (Debian package docker-registry) is not installed")
+		needs.Missing(t, "docker-registry (Debian package docker-registry) is not installed")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

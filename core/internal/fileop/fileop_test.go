@@ -19,25 +19,15 @@ import (
 
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/fileop"
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
-		t.Fatal("needs root")
-	}
-	t.Skip("needs root")
-}
 
 // trees are a source and a root, below one directory with a secret outside.
 type trees struct{ outer, src, root string }
 
 func newTrees(t *testing.T) trees {
 	t.Helper()
-	needRoot(t)
+	needs.Root(t)
 	outer := t.TempDir()
 	x := trees{outer, filepath.Join(outer, "src"), filepath.Join(outer, "root")}
 	for _, d := range []string{"src/dir/sub", "root/etc", "root/d/sub", "root/real"} {
@@ -317,10 +307,9 @@ func filter(t *testing.T, data []byte, name string, args ...string) []byte {
 	cmd := exec.Command(name, args...)
 	cmd.Stdin = bytes.NewReader(data)
 	out, err := cmd.Output()
-	if err != nil && os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") != "1" {
-		t.Skip(err)
+	if err != nil {
+		needs.Missing(t, name+": "+err.Error())
 	}
-	require.NoError(t, err)
 	return out
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
 
 // capNetBind is security.capability for cap_net_bind_service=ep.
@@ -159,7 +160,7 @@ func outside(t testing.TB, root string) map[string]unix.Stat_t {
 }
 
 func TestApplyAttributes(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	old := time.Unix(1000000000, 5)
 	root := apply(t, ApplyOptions{}, archive(t,
 		with(dir("d"), func(h *tar.Header) { h.Mode, h.Uid, h.Gid, h.ModTime = 0o1777, 70000, 4000000000, old }),
@@ -199,7 +200,7 @@ func TestApplyAttributes(t *testing.T) {
 
 // BuildKit's images show the attributes of the last name of a file.
 func TestApplyHardlinkAttributes(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	seen := map[string]Observed{}
 	root := apply(t, ApplyOptions{Observe: func(o Observed) { seen[o.Path] = o }}, archive(t,
 		with(file("a"), func(h *tar.Header) { xattr(capability, capNetBind)(h); h.Uid = 1 }),
@@ -219,7 +220,7 @@ func TestApplyHardlinkAttributes(t *testing.T) {
 }
 
 func TestApplyLeavesOutWhatSpeaksToOverlayfs(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	for _, w := range []Whiteouts{Remove, OverlayTrusted, OverlayUser} {
 		root := apply(t, ApplyOptions{Whiteouts: w}, archive(t,
 			with(dir("d"), xattr("trusted.overlay.opaque", "y")), with(file("f"), xattr("user.overlay.metacopy", "")), with(file("g"), xattr("user.mine", "1"))))
@@ -238,7 +239,7 @@ func TestApplyLeavesOutWhatSpeaksToOverlayfs(t *testing.T) {
 }
 
 func TestApplyOverlayWhiteouts(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	opaque := func(root, name string) bool {
 		var b [8]byte
 		n, err := unix.Lgetxattr(filepath.Join(root, name), "trusted.overlay.opaque", b[:])
@@ -259,7 +260,7 @@ func TestApplyOverlayWhiteouts(t *testing.T) {
 }
 
 func TestApplyOverlayHardlinkToLowerIsCopiedUp(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	lower := apply(t, ApplyOptions{}, archive(t, with(file("a/x"), func(h *tar.Header) { xattr(capability, capNetBind)(h); h.Uid, h.Mode = 5, 0o755 })))
 	var asked string
 	upper := apply(t, ApplyOptions{Whiteouts: OverlayTrusted, Lower: func(p string) (string, error) { asked = p; return filepath.Join(lower, p), nil }},
@@ -307,7 +308,7 @@ func TestApplyLiteral(t *testing.T) {
 }
 
 func TestApplyOwner(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	root := apply(t, ApplyOptions{Literal: true, Owner: &Owner{UID: 5, GID: 6}}, archive(t, dir("d"), file("d/x"), file("imp/x")))
 	require.Equal(t, "5:6", owner(lstat(t, root, "d")))
 	require.Equal(t, "5:6", owner(lstat(t, root, "d/x")))
@@ -396,7 +397,7 @@ func TestApplyTruncated(t *testing.T) {
 }
 
 func BenchmarkUnpack(b *testing.B) {
-	needRoot(b)
+	needs.Root(b)
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	body := bytes.Repeat([]byte("layer"), 2000)

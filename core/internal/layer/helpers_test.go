@@ -20,19 +20,6 @@ import (
 // when is a time with a part of a second.
 var when = time.Unix(1700000000, 123456789)
 
-// needRoot skips a test that gives files to others or makes devices; in CI
-// that is a failure.
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
-		t.Fatal("this test has to run as root")
-	}
-	t.Skip("needs root: makes devices and gives files to other users")
-}
-
 func dir(name string) *tar.Header {
 	return &tar.Header{Name: name, Typeflag: tar.TypeDir, Mode: 0o755, ModTime: when, Uid: os.Geteuid(), Gid: os.Getegid()}
 }

@@ -17,18 +17,8 @@ import (
 
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/layer"
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
-
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
-		t.Fatal("needs root")
-	}
-	t.Skip("needs root")
-}
 
 var old = time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -81,7 +71,7 @@ func read(t *testing.T, parts ...string) string {
 }
 
 func TestEntriesThatTryToLeaveTheRoot(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	cases := map[string][]tar.Header{
 		"dots in a name":                  {file("../escaped", "x")},
 		"dots in the middle":              {file("a/../../escaped", "x")},
@@ -125,7 +115,7 @@ func TestEntriesThatTryToLeaveTheRoot(t *testing.T) {
 }
 
 func TestAttributesAreExact(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	root := t.TempDir()
 	h := file("su", "x")
 	h.Mode, h.Uid, h.Gid, h.ModTime = 0o6751, 123456, 654321, old.Add(123456789)
@@ -161,7 +151,7 @@ func TestAttributesAreExact(t *testing.T) {
 }
 
 func TestWhiteouts(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	root := t.TempDir()
 	require.NoError(t, apply(t, root, layer.ApplyOptions{}, dir("d/"), file("d/a", "1"), file("d/b", "1"), dir("o/"), file("o/x", "1"), dir("o/s/"), file("o/s/y", "1"), file("gone", "1")))
 	// The opaque marker comes after an entry of its own layer: that one stays.
@@ -176,7 +166,7 @@ func TestWhiteouts(t *testing.T) {
 }
 
 func TestOneKindReplacesAnother(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	root := t.TempDir()
 	require.NoError(t, apply(t, root, layer.ApplyOptions{}, dir("d/"), file("d/in", "1"), file("f", "1"), link("l", "f")))
 	require.NoError(t, apply(t, root, layer.ApplyOptions{}, file("d", "2"), dir("f/"), file("f/in", "2"), file("l", "2")))
@@ -186,7 +176,7 @@ func TestOneKindReplacesAnother(t *testing.T) {
 }
 
 func TestLiteralNames(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	root := t.TempDir()
 	require.NoError(t, apply(t, root, layer.ApplyOptions{Literal: true, Owner: &layer.Owner{UID: 3, GID: 4}}, file(".wh.a", "1")))
 	require.Equal(t, "1", read(t, root, ".wh.a"))
@@ -196,14 +186,14 @@ func TestLiteralNames(t *testing.T) {
 }
 
 func TestATruncatedLayerIsAnError(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	data := archive(t, file("a", strings.Repeat("x", 5000)))
 	require.Error(t, layer.Apply(t.Context(), t.TempDir(), bytes.NewReader(data[:2000]), layer.ApplyOptions{}))
 }
 
 // TestRoundTrip: what is written and applied again is what was there.
 func TestRoundTrip(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	from, to := t.TempDir(), t.TempDir()
 	long := strings.Repeat(strings.Repeat("d", 240)+"/", 15) + strings.Repeat("f", 240)
 	require.NoError(t, os.MkdirAll(filepath.Join(from, filepath.Dir(long)), 0o755))
@@ -271,7 +261,7 @@ func FuzzApply(f *testing.F) {
 }
 
 func BenchmarkApply(b *testing.B) {
-	needRoot(b)
+	needs.Root(b)
 	var headers []tar.Header
 	for i := range 2000 {
 		if i%100 == 0 {

@@ -17,11 +17,13 @@ import (
 	cfs "github.com/containerd/continuity/fs"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
 
 // everything is a tree with each kind of file.
 func everything(t testing.TB) string {
-	needRoot(t)
+	needs.Root(t)
 	return apply(t, ApplyOptions{}, archive(t,
 		with(dir("d"), func(h *tar.Header) { h.Mode, h.Uid = 0o1777, 70000 }), dir("d/empty"), file("d/z"), file("d.x"), file("d/e/f"),
 		with(file("suid"), func(h *tar.Header) { h.Mode, h.Gid = 0o6755, 4000000000 }), hardlink("suid2", "suid"), with(hardlink("d/e/suid3", "suid"), func(h *tar.Header) { h.Mode = 0o6755 }),

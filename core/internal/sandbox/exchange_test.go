@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
 
 // exchangeWorld is a root and a tree in a temporary directory, where some inodes
@@ -413,7 +415,7 @@ func TestExchangeTreeWithoutEtc(t *testing.T) {
 func TestExchangeOfAttributes(t *testing.T) {
 	w := plainWorld(t)
 	if err := unix.Lsetxattr(w.tree+"/etc", "user.image", []byte("1"), 0); err != nil {
-		skip(t, "no user xattrs on this filesystem: "+err.Error())
+		needs.Missing(t, "no user xattrs on this filesystem: "+err.Error())
 	}
 	require.NoError(t, unix.Lsetxattr(w.root+"/etc", "user.job", []byte("2"), 0))
 	x := w.begin(t)

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
 
 // A supervising process that was killed too leaves its journal.
@@ -75,7 +77,7 @@ func TestMountTargetCannotLeaveTheRoot(t *testing.T) {
 func TestOverlayMountAsRoot(t *testing.T) {
 	sb, err := NewNamespaces(NamespacesOptions{})
 	if err != nil {
-		skip(t, err.Error())
+		needs.Missing(t, err.Error())
 	}
 	lower := busyboxRoot(t)
 	dir, err := os.MkdirTemp("/dev/shm", "overlay-")
@@ -85,7 +87,7 @@ func TestOverlayMountAsRoot(t *testing.T) {
 		require.NoError(t, os.Mkdir(dir+"/"+d, 0o755))
 	}
 	if err := syscall.Mount("overlay", dir+"/root", "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", lower, dir, dir)); err != nil {
-		skip(t, "no overlay here: "+err.Error())
+		needs.Missing(t, "no overlay here: "+err.Error())
 	}
 	defer syscall.Unmount(dir+"/root", syscall.MNT_DETACH)
 	step := sh(t, dir+"/root", "echo x > /new; rm /etc/group; test -e /etc/hosts")

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
 
 func TestProbeTriesEverythingAndLeavesNothing(t *testing.T) {
@@ -30,7 +31,7 @@ func TestProbeTriesEverythingAndLeavesNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left)
 	if os.Getuid() != 0 || !hasCap(21) {
-		skip(t, "needs privilege for what follows")
+		needs.Missing(t, "privilege for what follows")
 	}
 	for _, name := range []string{TryNamespaces, TryIDs, TryTmpfs, TryBind, TryOverlay, TryProc, TryProcBind, TryNetwork, TryPivot, TryChroot, TryDevices} {
 		if name == TryNetwork && !hasCap(12) {
@@ -93,7 +94,7 @@ func TestChoose(t *testing.T) {
 func helperCommand(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	if os.Getuid() != 0 || !hasCap(21) {
-		skip(t, "needs CAP_SYS_ADMIN")
+		needs.Missing(t, "CAP_SYS_ADMIN")
 	}
 	self, err := os.Executable()
 	require.NoError(t, err)

@@ -20,26 +20,18 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
-
-// skip skips a test with a reason, which is an error where tests must not be.
-func skip(t *testing.T, reason string) {
-	t.Helper()
-	if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
-		t.Fatal("may not be skipped: " + reason)
-	}
-	t.Skip(reason)
-}
 
 // busyboxRoot makes a tree of busybox and its links.
 func busyboxRoot(t *testing.T) string {
 	t.Helper()
 	if os.Getuid() != 0 {
-		skip(t, "needs root")
+		needs.Missing(t, "root")
 	}
 	bin, err := os.ReadFile("/bin/busybox")
 	if err != nil {
-		skip(t, "needs Debian's busybox-static")
+		needs.Missing(t, "Debian's busybox-static")
 	}
 	root := t.TempDir()
 	require.NoError(t, os.Chmod(root, 0o755))
@@ -63,14 +55,14 @@ func eachMode(t *testing.T, test func(t *testing.T, sb Sandbox)) {
 	t.Run("namespaces", func(t *testing.T) {
 		sb, err := NewNamespaces(NamespacesOptions{})
 		if err != nil {
-			skip(t, err.Error())
+			needs.Missing(t, err.Error())
 		}
 		test(t, sb)
 	})
 	t.Run("chroot", func(t *testing.T) {
 		sb, err := NewChroot(ChrootOptions{})
 		if err != nil {
-			skip(t, err.Error())
+			needs.Missing(t, err.Error())
 		}
 		test(t, sb)
 	})
@@ -218,7 +210,7 @@ func TestNoInheritedDescriptors(t *testing.T) {
 	defer syscall.Close(fds[1])
 	sb, err := NewNamespaces(NamespacesOptions{})
 	if err != nil {
-		skip(t, err.Error())
+		needs.Missing(t, err.Error())
 	}
 	// 3 is ls's own.
 	require.Equal(t, "0\n1\n2\n3\n", output(t, sb, sh(t, busyboxRoot(t), "exec ls /proc/self/fd")))
@@ -227,7 +219,7 @@ func TestNoInheritedDescriptors(t *testing.T) {
 func TestCapabilitiesLackSetpcap(t *testing.T) {
 	sb, err := NewNamespaces(NamespacesOptions{})
 	if err != nil {
-		skip(t, err.Error())
+		needs.Missing(t, err.Error())
 	}
 	root := busyboxRoot(t)
 	const show = "grep ^Cap /proc/self/status"
@@ -327,7 +319,7 @@ func TestRuntimeDirectoriesStay(t *testing.T) {
 func TestReadOnlyBindCannotBeWritten(t *testing.T) {
 	sb, err := NewNamespaces(NamespacesOptions{})
 	if err != nil {
-		skip(t, err.Error())
+		needs.Missing(t, err.Error())
 	}
 	src := t.TempDir()
 	step := sh(t, busyboxRoot(t), "touch /m/x")
@@ -342,7 +334,7 @@ func TestReadOnlyBindCannotBeWritten(t *testing.T) {
 func TestShmSizeAndHostname(t *testing.T) {
 	sb, err := NewNamespaces(NamespacesOptions{})
 	if err != nil {
-		skip(t, err.Error())
+		needs.Missing(t, err.Error())
 	}
 	step := sh(t, busyboxRoot(t), "hostname; df -k /dev/shm | grep shm; ls /dev")
 	step.Mounts = []Mount{{Kind: Tmpfs, Target: "/dev/shm", Size: 8 << 20}}
@@ -436,7 +428,7 @@ func TestTwentyStepsAtOnce(t *testing.T) {
 func TestCredentialsAreOutOfReach(t *testing.T) {
 	sb, err := NewNamespaces(NamespacesOptions{})
 	if err != nil {
-		skip(t, err.Error())
+		needs.Missing(t, err.Error())
 	}
 	require.Equal(t, "no\nno\n", output(t, sb, sh(t, busyboxRoot(t), "cat /proc/1/environ 2>/dev/null | grep -q . && echo yes || echo no; ls /proc/1/fd/3 >/dev/null 2>&1 && echo yes || echo no")))
 }
@@ -473,7 +465,7 @@ func TestKilledBuilderLeavesNothing(t *testing.T) {
 	for _, mode := range []string{"namespaces", "chroot"} {
 		t.Run(mode, func(t *testing.T) {
 			if mode == "namespaces" && !hasCap(21) {
-				skip(t, "needs CAP_SYS_ADMIN")
+				needs.Missing(t, "CAP_SYS_ADMIN")
 			}
 			root := busyboxRoot(t)
 			before := walk(t, root)

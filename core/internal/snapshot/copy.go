@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -13,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/filecopy"
 )
 
 // copy branches a tree: every file anew (a clone where the file system can),
@@ -163,7 +164,7 @@ func (c *copier) one(rel, to string, st *unix.Stat_t) error {
 	from := filepath.Join(c.from, rel)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		if err := cloneFile(from, to); err != nil {
+		if err := filecopy.Clone(from, to); err != nil {
 			return err
 		}
 	case unix.S_IFLNK:
@@ -180,25 +181,6 @@ func (c *copier) one(rel, to string, st *unix.Stat_t) error {
 		}
 	}
 	return cloneAttributes(from, to, st)
-}
-
-// cloneFile copies content, sharing the blocks where the file system can.
-func cloneFile(from, to string) (err error) {
-	in, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
-		return nil
-	}
-	_, err = io.Copy(out, in) // copy_file_range
-	return err
 }
 
 // cloneAttributes gives to the owner, mode, attributes and time of from.

@@ -12,6 +12,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
 
 func TestAHardlinkThroughALowerLayersLinkStaysInTheImage(t *testing.T) {
@@ -72,10 +74,10 @@ func TestCloseUndoesWhatIsStillMounted(t *testing.T) {
 }
 
 func TestManyLayersOnAnOlderKernel(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	base := t.TempDir()
 	if _, err := ProbeOverlay(base); err != nil {
-		skip(t, err)
+		needs.Missing(t, err.Error())
 	}
 	dir := func(name string) string {
 		d := filepath.Join(base, name)

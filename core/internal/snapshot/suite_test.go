@@ -23,6 +23,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
 
 const inNamespace = "LAYERWRIGHT_SNAPSHOT_TEST_NAMESPACE"
@@ -53,39 +55,24 @@ func TestMain(m *testing.M) {
 // drivers runs a test on every driver.
 func drivers(t *testing.T, f func(t *testing.T, s Store)) {
 	t.Run("flat", func(t *testing.T) {
-		needRoot(t)
+		needs.Root(t)
 		s, err := NewFlat(filepath.Join(t.TempDir(), "s"), Options{})
 		require.NoError(t, err)
 		f(t, s)
 		require.NoError(t, s.Close())
 	})
 	t.Run("overlay", func(t *testing.T) {
-		needRoot(t)
+		needs.Root(t)
 		dir := t.TempDir()
 		xattr, err := ProbeOverlay(dir)
 		if err != nil {
-			skip(t, err)
+			needs.Missing(t, err.Error())
 		}
 		s, err := NewOverlay(filepath.Join(dir, "s"), Options{UserXattr: xattr})
 		require.NoError(t, err)
 		f(t, s)
 		require.NoError(t, s.Close())
 	})
-}
-
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		skip(t, errors.New("not root"))
-	}
-}
-
-func skip(t *testing.T, err error) {
-	t.Helper()
-	if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
-		t.Fatal(err)
-	}
-	t.Skip(err)
 }
 
 // entry is a tar entry of a test layer: "name", "name/", "name -> target",
@@ -387,7 +374,7 @@ func TestAViewStaysWhileABranchChanges(t *testing.T) {
 }
 
 func TestChangingInPlaceWaitsForReadersAndEndsWithTheContext(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	s, err := NewFlat(filepath.Join(t.TempDir(), "s"), Options{})
 	require.NoError(t, err)
 	claims := base(t, s).Claims([]int{1, 2})
@@ -460,7 +447,7 @@ func TestCommitEndsAChangeOnce(t *testing.T) {
 // TestTickOfTheClock: a change in the same tick of the file system's clock as
 // the last one that was indexed would not show; Mutate waits for the next.
 func TestTickOfTheClock(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	now := time.Now().Add(time.Hour).UnixNano()
 	calls := 0
 	s, err := NewFlat(filepath.Join(t.TempDir(), "s"), Options{Clock: func() int64 { calls++; return now + int64(calls-3) }})

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/filecopy"
 )
 
 // Copy copies what the attributes of a local source (pb.AttrIncludePatterns
@@ -116,7 +116,7 @@ func (c *copier) entry(_ string, e fs.DirEntry, err error) error {
 		return nil
 	}
 	c.group.Go(func() error {
-		if err := copyFile(filepath.Join(c.from, st.Path), at); err != nil {
+		if err := content(filepath.Join(c.from, st.Path), at); err != nil {
 			return err
 		}
 		return attributes(at, st)
@@ -152,29 +152,13 @@ func (c *copier) finish() error {
 	return nil
 }
 
-func copyFile(from, to string) (err error) {
-	in, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	// A socket, such as the one of git's fsmonitor, cannot be opened; fsutil
-	// calls it a regular file and BuildKit sends it as an empty one.
-	socket := errors.Is(err, unix.ENXIO)
-	if err != nil && !socket {
-		return err
+// content copies a file. A socket, such as the one of git's fsmonitor, cannot be
+// opened; fsutil calls it a regular file and BuildKit sends it as an empty one.
+func content(from, to string) error {
+	err := filecopy.Clone(from, to)
+	if errors.Is(err, unix.ENXIO) {
+		return os.WriteFile(to, nil, 0o600)
 	}
-	if !socket {
-		defer in.Close()
-	}
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	if socket {
-		return nil
-	}
-	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
-		return nil
-	}
-	_, err = io.Copy(out, in)
 	return err
 }
 

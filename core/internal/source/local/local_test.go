@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/needs"
 )
 
 func attrs(t *testing.T, exclude, follow []string) map[string]string {
@@ -149,7 +150,7 @@ func TestOnlyPathsThatAreAskedForAreRead(t *testing.T) {
 
 func TestAttributesAreKeptAndOwnersAreRoot(t *testing.T) {
 	if os.Getuid() != 0 {
-		skip(t, "needs root to give files other owners")
+		needs.Missing(t, "root to give files other owners")
 	}
 	dir := tree(t, "f", "d/g")
 	old := time.Unix(1_000_000_000, 123456789)
@@ -203,14 +204,6 @@ func TestCancelledCopyEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.Error(t, Copy(ctx, tree(t, "a"), nil, t.TempDir()))
-}
-
-func skip(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
-		t.Fatal("skipped: " + why)
-	}
-	t.Skip(why)
 }
 
 func BenchmarkCopy(b *testing.B) {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/needs"
 	"github.com/layerwright/layerwright/core/internal/source/web"
 )
 
@@ -33,18 +34,8 @@ func fetch(t *testing.T, u string, attrs map[string]string) (string, error) {
 	return dir, web.Fetcher{Backoff: time.Millisecond}.Fetch(t.Context(), u, attrs, dir)
 }
 
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		if os.Getenv("LAYERWRIGHT_TEST_NO_SKIP") == "1" {
-			t.Fatal("needs root")
-		}
-		t.Skip("needs root: files are given to users")
-	}
-}
-
 func TestNameModeAndTime(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/named" {
 			w.Header().Set("Content-Disposition", `attachment; filename="../../by-server"`)
@@ -76,7 +67,7 @@ func TestNameModeAndTime(t *testing.T) {
 }
 
 func TestTheDigestIsChecked(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	u := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("data")) })
 	_, err := fetch(t, u+"/f", map[string]string{pb.AttrHTTPChecksum: "sha256:3a6eb0790f39ac87c94f3856b2dd2c5d110e6811602261a9a923d3bb23adc8b7"})
 	require.NoError(t, err)
@@ -92,7 +83,7 @@ func TestTheDigestIsChecked(t *testing.T) {
 }
 
 func TestPassingFaultsAreTriedAgain(t *testing.T) {
-	needRoot(t)
+	needs.Root(t)
 	for name, fail := range map[string]func(w http.ResponseWriter){
 		"500": func(w http.ResponseWriter) { w.WriteHeader(500) },
 		"429": func(w http.ResponseWriter) { w.WriteHeader(429) },
