@@ -90,6 +90,22 @@ type child struct {
 	pid    int
 	spec   *os.File
 	status *os.File
+	// begun is set when it has said that it runs.
+	begun bool
+}
+
+// awaitBegun returns when the child has begun to run: before that a change of
+// the root could keep it from being loaded, and its end would be taken for that
+// of the step's command.
+func (c *child) awaitBegun() error {
+	if c.begun {
+		return nil
+	}
+	if _, err := io.ReadFull(c.status, make([]byte, 1)); err != nil {
+		return fmt.Errorf("start command: its process ended before it began: %w", err)
+	}
+	c.begun = true
+	return nil
 }
 
 // newChild starts the waiting process with the three files as its standard
@@ -123,7 +139,10 @@ func newChild(stdin, stdout, stderr *os.File) (*child, error) {
 // or why it cannot: a *fault.Error. The child is to be reaped in both cases.
 func (c *child) run(spec childSpec) error {
 	defer c.status.Close()
-	err := json.NewEncoder(c.spec).Encode(spec)
+	err := c.awaitBegun()
+	if err == nil {
+		err = json.NewEncoder(c.spec).Encode(spec)
+	}
 	if cerr := c.spec.Close(); err == nil {
 		err = cerr
 	}
@@ -157,6 +176,9 @@ func childMain() int {
 	closeOnExec(3)
 	in := os.NewFile(specFD, "spec")
 	status := os.NewFile(statusFD, "status")
+	if _, err := status.Write([]byte{0}); err != nil {
+		return 125 // the starter has died
+	}
 	var spec childSpec
 	if err := json.NewDecoder(in).Decode(&spec); err != nil {
 		return 125 // the starter has died, or has no more use for us

@@ -53,6 +53,9 @@ func prepareRoot(s *supervision) error {
 		return err
 	}
 	s.result.Notices = append(s.result.Notices, r.notices...)
+	if err := s.child.awaitBegun(); err != nil {
+		return err
+	}
 	if err := unix.Chdir(spec.Root); err != nil {
 		return fmt.Errorf("enter root: %w", err)
 	}

@@ -102,6 +102,9 @@ func (s *supervision) holdRoot() (f *startFault, err error) {
 		s.result.Suspect = append(s.result.Suspect, placed.Suspect()...)
 		err = errors.Join(err, placed.Undo())
 	}()
+	if err := s.child.awaitBegun(); err != nil {
+		return nil, err
+	}
 	x, err := s.beginExchange()
 	if err != nil {
 		return nil, err
