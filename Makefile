@@ -14,7 +14,7 @@ endif
 
 TEST_PACKAGES := docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd gcc libc6-dev
 
-.PHONY: build buildkit demo lint vet unit race blackbox test test-deps clean
+.PHONY: build buildkit compare demo lint vet unit race blackbox test test-deps clean
 
 build: ## bin/layerwright
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/layerwright ./entrypoint
@@ -46,6 +46,9 @@ test-deps: ## Debian packages with the real programs that the tests work with
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	cd tools/lint && $(GO) build -o ../../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+compare: build buildkit ## one Dockerfile by Layerwright and by BuildKit: make compare CONTEXT=dir FLAGS="-f FILE …"
+	$(GO) run ./tests/conformance/cmd/compare $(FLAGS) $(CONTEXT)
 
 lint: bin/golangci-lint
 	bin/golangci-lint run ./...

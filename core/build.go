@@ -13,19 +13,23 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
+	"github.com/layerwright/layerwright/core/internal/cache"
 	"github.com/layerwright/layerwright/core/internal/commit"
+	"github.com/layerwright/layerwright/core/internal/content"
 	"github.com/layerwright/layerwright/core/internal/export"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/frontend"
+	"github.com/layerwright/layerwright/core/internal/graph"
 	"github.com/layerwright/layerwright/core/internal/hostview"
-	"github.com/layerwright/layerwright/core/internal/image"
 	"github.com/layerwright/layerwright/core/internal/ops"
 	"github.com/layerwright/layerwright/core/internal/progress"
 	"github.com/layerwright/layerwright/core/internal/registry"
 	"github.com/layerwright/layerwright/core/internal/sandbox"
 	"github.com/layerwright/layerwright/core/internal/snapshot"
 	"github.com/layerwright/layerwright/core/internal/solve"
+	"github.com/layerwright/layerwright/core/internal/source/git"
 	imagesource "github.com/layerwright/layerwright/core/internal/source/image"
+	"github.com/layerwright/layerwright/core/internal/sshagent"
 )
 
 // Build carries out a request: the image is built, and written to every output.
@@ -37,7 +41,8 @@ func Build(ctx context.Context, req Request) (_ *Result, err error) {
 	if req.Progress == nil {
 		req.Progress = progress.Discard
 	}
-	b := &build{req: &req, sink: req.Progress, made: map[v1.Layer]madeLayer{}}
+	req.reproducible()
+	b := &build{req: &req, sink: req.Progress, made: map[v1.Layer]madeLayer{}, listed: map[string]func() (content.Tree, error){}}
 	defer func() {
 		err = b.classify(errors.Join(err, b.close()))
 	}()
@@ -45,17 +50,14 @@ func Build(ctx context.Context, req Request) (_ *Result, err error) {
 		return nil, err
 	}
 	res, err := frontend.Run(ctx, b.frontendRequest(), b)
+	b.closeViews()
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPlatforms(res); err != nil {
+	if err := errors.Join(checkPlatforms(res), b.checkAnnotations(res)); err != nil {
 		return nil, err
 	}
-	finished, err := b.solve(ctx, res)
-	if err != nil {
-		return nil, err
-	}
-	return b.export(ctx, finished)
+	return b.carryOut(ctx, res)
 }
 
 // build is one build under way.
@@ -66,19 +68,28 @@ type build struct {
 	machine   *machine
 	work      *workdir
 	locals    map[string]string
+	remote    remote
 	file      string
 	data      []byte
 	secrets   map[string][]byte
+	agents    *sshagent.Agents
 	outputs   outputs
 	platforms []ocispecs.Platform
 
 	client *registry.Client
 	source *imagesource.Source
+	git    *git.Source
 	push   *export.Push
 	trees  snapshot.Store
+	cache  *cache.Cache
+	// mounts are how cache mounts are kept, kept is what does it.
+	mounts *cache.MountOptions
+	kept   *cache.Mounts
 
 	mu   sync.Mutex
 	made map[v1.Layer]madeLayer
+	// listed are the local sources whose files are known, by vertex.
+	listed map[string]func() (content.Tree, error)
 
 	// ends run in reverse order when the build has ended.
 	ends []func() error
@@ -88,6 +99,8 @@ type build struct {
 type madeLayer struct {
 	created     time.Time
 	description string
+	// final says that it is part of an image, and not only of the cache.
+	final bool
 }
 
 func (b *build) atEnd(f func() error) { b.ends = append(b.ends, f) }
@@ -146,32 +159,48 @@ func (b *build) open(ctx context.Context) (err error) {
 	}
 	b.atEnd(b.machine.sandbox.Close)
 	// Isolation inplace may have made directories anew: handles come after.
-	if err := b.machine.outside(b.openHandles); err != nil {
+	if err := b.machine.outside(func() error { return errors.Join(b.openHandles(), b.openAgents(ctx)) }); err != nil {
 		return err
 	}
 	b.notice(b.machine.describe())
+	if b.req.CgroupParent != "" {
+		b.notice("--cgroup-parent " + b.req.CgroupParent + " is ignored: steps stay in the control group that the job runs in")
+	}
 	if b.work, err = newWorkdir(b.machine.store); err != nil {
 		return err
 	}
 	b.atEnd(b.work.close)
+	if err := b.loadContext(ctx); err != nil {
+		return err
+	}
 	return b.openRegistry(ctx)
 }
 
-func (b *build) openRegistry(ctx context.Context) error {
+func (b *build) registryOptions() registry.Options {
 	r := b.req.Registry
-	opts := registry.Options{Insecure: r.Insecure, InsecureRegistries: r.InsecureRegistries, SkipTLSVerify: r.SkipTLSVerify,
+	return registry.Options{Insecure: r.Insecure, InsecureRegistries: r.InsecureRegistries, SkipTLSVerify: r.SkipTLSVerify,
 		SkipTLSVerifyRegistries: r.SkipTLSVerifyRegistries, Mirrors: r.Mirrors, ConfigDir: r.DockerConfig,
 		PullRetries: r.PullRetries, PushRetries: r.PushRetries, Outside: b.machine.outside, Progress: b.sink}
+}
+
+func (b *build) openRegistry(ctx context.Context) error {
 	var err error
-	if b.client, err = registry.New(opts); err != nil {
+	if b.client, err = registry.New(b.registryOptions()); err != nil {
 		return err
 	}
 	blobs, err := b.work.sub("pulled")
 	if err != nil {
 		return err
 	}
-	b.source = imagesource.New(ctx, imagesource.Options{Dir: blobs, Progress: b.sink})
+	kept, err := b.openCacheDir()
+	if err != nil {
+		return err
+	}
+	b.source = imagesource.New(ctx, imagesource.Options{Dir: blobs, Kept: kept, Progress: b.sink})
 	b.atEnd(func() error { b.source.Close(); return nil })
+	if err := b.openCache(); err != nil {
+		return err
+	}
 	if len(b.req.Outputs.Destinations) == 0 || b.req.Outputs.NoPush {
 		return nil
 	}
@@ -203,40 +232,29 @@ func (b *build) layersOf(ctx context.Context, ref string, p ocispecs.Platform) (
 	return b.source.Layers(img.Layers)
 }
 
-// solved is one platform's finished image.
-type solved struct {
-	image    v1.Image
-	platform ocispecs.Platform
-}
-
-// solve runs the graph and assembles the images.
-func (b *build) solve(ctx context.Context, res *frontend.Result) ([]solved, error) {
-	env, err := b.environment(res)
-	if err != nil {
-		return nil, err
+// solve runs the graph and assembles the images. The claims on their trees are
+// the caller's to release, also after an error.
+func (b *build) solve(ctx context.Context, res *frontend.Result, env *ops.Env) (out []solved, claims []solve.Claim, err error) {
+	opts := solve.Options{Resolve: env.Resolve, Progress: b.sink}
+	if b.cache != nil {
+		opts.Cache = b.cache
 	}
-	claims, err := solve.Solve(ctx, res.Graph, solve.Options{Resolve: env.Resolve, Progress: b.sink})
-	if err != nil {
-		return nil, err
+	if claims, err = solve.Solve(ctx, res.Graph, opts); err != nil {
+		return nil, nil, err
 	}
-	var out []solved
 	for i, img := range res.Images {
+		s := solved{platform: img.Platform, epoch: img.Epoch}
 		var layers []v1.Layer
 		if claims[i] != nil {
-			layers = claims[i].(snapshot.Claim).State().Layers()
+			s.tree = claims[i].(snapshot.Claim) //nolint:forcetypeassert // ops makes no others
+			layers = s.tree.State().Layers()
 		}
-		assembled, err := b.assemble(img, layers)
-		if err != nil {
-			return nil, err
+		if s.image, err = b.assemble(img, layers); err != nil {
+			return nil, claims, err
 		}
-		out = append(out, solved{image: assembled, platform: img.Platform})
+		out = append(out, s)
 	}
-	for _, c := range claims {
-		if c != nil {
-			c.Release()
-		}
-	}
-	return out, nil
+	return out, claims, nil
 }
 
 func (b *build) environment(res *frontend.Result) (*ops.Env, error) {
@@ -248,100 +266,44 @@ func (b *build) environment(res *frontend.Result) (*ops.Env, error) {
 		}
 	}
 	var err error
-	if b.trees, err = b.machine.newStore(filepath.Join(b.work.dir, "trees")); err != nil {
+	if b.trees == nil { // not yet made for the frontend
+		if b.trees, err = b.machine.newStore(filepath.Join(b.work.dir, "trees")); err != nil {
+			return nil, err
+		}
+		b.atEnd(b.trees.Close)
+	}
+	repositories, err := b.repositories()
+	if err != nil {
 		return nil, err
 	}
-	b.atEnd(b.trees.Close)
-	compression, err := commit.ParseCompression(b.req.Outputs.Compression)
+	blobs, err := b.blobOptions(res)
 	if err != nil {
-		return nil, fault.Wrap(fault.Usage, err, "")
+		return nil, err
 	}
+	mounts := b.cacheMounts(dirs["blobs"])
+	wanted, final := b.wanted(res.Graph)
 	return &ops.Env{
 		Store: b.trees, Sandbox: b.machine.sandbox, Fallback: b.machine.fallback,
-		Blobs:  commit.New(dirs["blobs"], commit.Options{Compression: compression, Docker: b.docker()}),
-		Images: b.layersOf, Locals: b.locals, Outside: b.machine.outside, Secrets: b.secrets,
-		Caches: filepath.Join(b.machine.store, "caches"), Scratch: dirs["steps"],
-		NetworkNone: sync.OnceValue(sandbox.TryNetworkNone), Progress: b.sink, Wanted: res.Graph.Captured(), Made: b.layerMade,
+		Blobs:  commit.New(dirs["blobs"], blobs),
+		Images: b.layersOf, Layouts: b.layoutLayers, Web: b.remote.web, Git: repositories, Locals: b.locals, Outside: b.machine.outside, Secrets: b.secrets, SSH: b.agents,
+		Caches: filepath.Join(b.machine.store, "caches"), CacheMounts: mounts, Scratch: dirs["steps"],
+		NetworkNone: sync.OnceValue(sandbox.TryNetworkNone), Progress: b.sink, Wanted: wanted, Saved: b.cache != nil,
+		Made: func(v *graph.Vertex, l v1.Layer, created time.Time) { b.layerMade(v, l, created, final[v]) },
 	}, nil
 }
 
 func (b *build) docker() bool { return b.req.Outputs.ImageFormat == "docker" }
 
-// layerMade remembers what the history needs and begins to upload.
-func (b *build) layerMade(l v1.Layer, created time.Time, description string) {
+// layerMade remembers what the history needs and begins to upload, unless the
+// cache does that first.
+func (b *build) layerMade(v *graph.Vertex, l v1.Layer, created time.Time, final bool) {
 	b.mu.Lock()
-	b.made[l] = madeLayer{created, description}
+	// The name, as BuildKit's history has it: conformance case context-dir-from.
+	b.made[l] = madeLayer{created: created, description: v.Name, final: final}
 	b.mu.Unlock()
-	if b.push != nil {
+	if b.push != nil && final && !(b.cache != nil && b.cache.Saves(v)) {
 		b.push.Offer(l)
 	}
-}
-
-func (b *build) assemble(img frontend.Image, layers []v1.Layer) (v1.Image, error) {
-	list := make([]image.Layer, len(layers))
-	b.mu.Lock()
-	for i, l := range layers {
-		m := b.made[l]
-		list[i] = image.Layer{Layer: l, Created: m.created, Description: m.description}
-	}
-	b.mu.Unlock()
-	return image.Assemble(img.Config, list, image.Options{Docker: b.docker()})
-}
-
-// export writes the outputs.
-func (b *build) export(ctx context.Context, images []solved) (*Result, error) {
-	artifact := export.Artifact(images[0].image)
-	if len(images) > 1 {
-		var list []v1.Image
-		var ps []ocispecs.Platform
-		for _, i := range images {
-			list, ps = append(list, i.image), append(ps, i.platform)
-		}
-		idx, err := image.Index(list, ps, image.Options{Docker: b.docker()})
-		if err != nil {
-			return nil, err
-		}
-		artifact = idx
-	}
-	digest, err := artifact.Digest()
-	if err != nil {
-		return nil, err
-	}
-	id, err := images[0].image.ConfigName()
-	if err != nil {
-		return nil, err
-	}
-	raw, err := artifact.RawManifest()
-	if err != nil {
-		return nil, err
-	}
-	mt, err := artifact.MediaType()
-	if err != nil {
-		return nil, err
-	}
-	out := &Result{Digest: digest.String(), ImageID: id.String(), MediaType: string(mt), Size: int64(len(raw))}
-	names := b.req.Outputs.Destinations
-	if p := b.outputs.layout; p != "" {
-		if err := export.OCILayout(ctx, p, artifact, names...); err != nil {
-			return nil, err
-		}
-	}
-	if p := b.outputs.tar; p != "" {
-		if err := export.DockerTar(ctx, p, artifact, names...); err != nil {
-			return nil, err
-		}
-	}
-	if b.push != nil {
-		if out.Destinations, err = b.push.Finish(ctx, artifact); err != nil {
-			return out, err
-		}
-	}
-	if p := b.outputs.digest; p != "" {
-		if err := export.Digest(p, artifact); err != nil {
-			return out, err
-		}
-	}
-	return out, nil
 }
 
 // readSecrets reads every secret once, at the start.

@@ -4,6 +4,8 @@
 package core
 
 import (
+	"io"
+
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/progress"
 )
@@ -11,10 +13,17 @@ import (
 // Request is everything that a build needs to know. The zero value of each
 // field is its default unless its comment says otherwise.
 type Request struct {
-	// Context is the directory of the build context.
+	// Context is the build context: a directory (also dir://DIR), "-" or
+	// "tar://stdin" for a tar from Stdin, which may instead be a Dockerfile,
+	// "tar://FILE", a git repository as docker build takes it, or an http
+	// or https URL of an archive or a Dockerfile.
 	Context string
+	// Stdin is read for a Context that is a stream.
+	Stdin io.Reader
 	// Dockerfile is a path, relative to the working directory or, where no
-	// such file exists, to Context. Default "Dockerfile".
+	// such file exists, to Context; with any Context but a directory a
+	// relative path is in the context. It may be an http or https URL.
+	// Default "Dockerfile".
 	Dockerfile string
 	// DockerfileData is the text itself, when it was read from standard
 	// input; Dockerfile is then only a name for messages.
@@ -26,13 +35,16 @@ type Request struct {
 	BuildArgs map[string]string
 	Labels    map[string]string
 	// NamedContexts are --build-context: name to "docker-image://ref",
-	// "oci-layout://path", "target:stage", a URL, or a directory.
+	// "oci-layout://path[:tag][@digest]", "target:stage", a git repository,
+	// an http or https URL, or a directory.
 	NamedContexts map[string]string
 	// NoCache is --no-cache; NoCacheFilter names stages.
 	NoCache       bool
 	NoCacheFilter []string
 	// Secrets are handed to RUN --mount=type=secret by their id.
 	Secrets []Secret
+	// SSH are the agents for RUN --mount=type=ssh and git over ssh.
+	SSH []SSH
 	// ExtraHosts are "name:ip"; Ulimits "nofile=1024:2048"; ShmSize is in
 	// bytes; Network is "", "default", "host" or "none"; Hostname is set in
 	// steps where the isolation can.
@@ -41,8 +53,12 @@ type Request struct {
 	ShmSize    int64
 	Network    string
 	Hostname   string
+	// CgroupParent has no effect but a notice: steps stay in the control
+	// group that the job runs in.
+	CgroupParent string
 
 	Outputs  Outputs
+	Cache    Cache
 	Registry Registry
 
 	// Isolation is "auto" (default), "namespaces", "inplace" or "chroot";
@@ -71,21 +87,50 @@ type Secret struct {
 	Value []byte
 }
 
+// SSH is an ssh agent that the build may use to list keys and to sign.
+type SSH struct {
+	// ID is "default" when empty.
+	ID string
+	// Paths are one socket of an agent, or files with private keys.
+	Paths []string
+}
+
 // Outputs are where the image goes; any number at once.
 type Outputs struct {
 	// Destinations are image references to push to, tags last.
 	Destinations []string
 	// NoPush makes Destinations mere names, for the layout and the tar.
 	NoPush bool
-	// OCILayout is a directory; DockerTar a file that docker load reads.
-	OCILayout string
-	DockerTar string
-	// DigestFile gets the digest of what was built, written atomically.
-	DigestFile string
+	// OCILayout is a directory; OCITar a tar of one; DockerTar a file that
+	// docker load reads. RootDir is a directory that gets the root file
+	// system, RootTar a tar of it. The tars may be "-", one of them: Stdout.
+	OCILayout, OCITar, DockerTar, RootDir, RootTar string
+	Stdout                                         io.Writer
+	// DigestFile gets the digest of what was built, ImageIDFile that of its
+	// configuration, MetadataFile JSON with both; written atomically.
+	DigestFile, ImageIDFile, MetadataFile string
 	// ImageFormat is "oci" (default) or "docker".
 	ImageFormat string
-	// Compression is "gzip" (default), "zstd" or "none".
-	Compression string
+	// Compression is "gzip" (default), "zstd" or "none"; CompressionLevel is
+	// 0 to 9 for gzip, 1 to 22 for zstd, the default where it is nil.
+	Compression      string
+	CompressionLevel *int
+	// Annotations are those of manifests and of the index.
+	Annotations []Annotation
+	// RewriteTimestamp makes SOURCE_DATE_EPOCH, a build argument, hold for the
+	// files of new layers too, which otherwise it does for the configuration
+	// only. Reproducible is the same, with time 0 where there is no epoch.
+	RewriteTimestamp, Reproducible bool
+}
+
+// Annotation is one annotation of an image.
+type Annotation struct {
+	// Index puts it on the index instead of on manifests, Descriptor on what
+	// points at it: the index's entry, or that of an OCI layout's index.json.
+	Index, Descriptor bool
+	// Platform, "os/arch", is that of the manifest; all of them when empty.
+	Platform   string
+	Key, Value string
 }
 
 // Registry is how registries are reached.
@@ -116,6 +161,9 @@ type Result struct {
 	// MediaType and Size are the manifest's.
 	MediaType string
 	Size      int64
+	// Cache has an entry for each step that the cache could have known, in
+	// the order of the graph; nil without a cache.
+	Cache []CachedStep
 }
 
 // The engine's events and errors, for whoever shows them.

@@ -19,11 +19,11 @@ const module = "github.com/layerwright/layerwright/"
 // without what is above it (docs/architecture.md).
 var tiers = [][]string{
 	{"fault", "filecopy", "needs"},
-	{"graph", "progress", "hostview"},
+	{"graph", "progress", "hostview", "room", "content"},
 	{"layer", "registry"},
 	{"snapshot"},
-	{"solve", "source/local", "source/image", "source/web", "sandbox", "fileop", "commit", "image"},
-	{"frontend", "ops", "export"},
+	{"solve", "source/local", "source/git", "source/image", "source/layout", "source/web", "sandbox", "fileop", "commit", "image", "sshagent"},
+	{"frontend", "ops", "export", "cache"},
 }
 
 // sole are third-party packages that one of ours wraps; nobody else imports

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -17,14 +18,18 @@ import (
 	"github.com/layerwright/layerwright/core/internal/hostview"
 )
 
-// outputs are the paths of files that are written at the end, valid whatever
-// "/" is then.
-type outputs struct{ layout, tar, digest string }
-
 // openContext finds the Dockerfile, so that what is missing is said first.
 func (b *build) openContext() error {
 	if b.req.Context == "" {
 		b.req.Context = "."
+	}
+	for name, value := range b.req.NamedContexts {
+		if err := CheckContext(value, true); err != nil {
+			return fault.New(fault.Usage, "--build-context %s=%s: %w", name, withoutSecrets(value), err).With("Correct --build-context.")
+		}
+	}
+	if done, err := b.openRemote(); done || err != nil {
+		return err
 	}
 	fi, err := os.Stat(b.req.Context)
 	if err == nil && !fi.IsDir() {
@@ -44,6 +49,10 @@ func (b *build) openContext() error {
 	}
 	if b.req.DockerfileData != nil {
 		b.file, b.data = filepath.Base(name), b.req.DockerfileData
+		return nil
+	}
+	if isURL(name) {
+		b.file = name // fetched later
 		return nil
 	}
 	path := name
@@ -69,15 +78,21 @@ func isFile(path string) bool {
 
 // openHandles opens the job's own directories.
 func (b *build) openHandles() error {
-	dirs := map[string]string{frontend.Context: b.req.Context}
-	if b.data == nil {
+	dirs := map[string]string{}
+	if b.remote.kind == contextDir {
+		dirs[frontend.Context] = b.req.Context
+	}
+	if b.data == nil && !isURL(b.file) && (b.remote.kind == contextDir || filepath.IsAbs(b.file)) {
 		dirs[frontend.Dockerfile] = filepath.Dir(b.file)
 		b.file = filepath.Base(b.file)
 	}
 	for name, value := range b.req.NamedContexts {
-		if local(value) {
-			dirs[localName(name)] = value
+		if kind, dir, err := contextOf(value); err == nil && kind == contextDir {
+			dirs[localName(name)] = dir
 		}
+	}
+	if err := b.openLayouts(); err != nil {
+		return err
 	}
 	b.locals = map[string]string{}
 	for name, path := range dirs {
@@ -88,36 +103,12 @@ func (b *build) openHandles() error {
 		b.atEnd(d.Close)
 		b.locals[name] = d.Path()
 	}
-	for _, o := range []struct {
-		name string
-		path *string
-	}{{b.req.Outputs.OCILayout, &b.outputs.layout}, {b.req.Outputs.DockerTar, &b.outputs.tar}, {b.req.Outputs.DigestFile, &b.outputs.digest}} {
-		if o.name == "" {
-			continue
-		}
-		path, parent, err := hostview.Output(o.name)
-		if err != nil {
-			return fault.New(fault.Usage, "output %s: %w", o.name, err).With("Name a place that can be written.")
-		}
-		b.atEnd(parent.Close)
-		*o.path = path
-	}
-	return nil
+	return b.openOutputs()
 }
 
 // localName is the local source of a named context: a context that somebody
 // calls "context" must not take the place of the build context.
 func localName(name string) string { return "_" + name }
-
-// local says whether a named context's value is a directory.
-func local(value string) bool {
-	for _, p := range []string{"docker-image://", "oci-layout://", "target:", "http://", "https://", "git://", "git@", "input:"} {
-		if strings.HasPrefix(value, p) {
-			return false
-		}
-	}
-	return true
-}
 
 func (b *build) frontendRequest() frontend.Request {
 	r := b.req
@@ -125,13 +116,21 @@ func (b *build) frontendRequest() frontend.Request {
 		Locals: b.locals, Filename: b.file, Data: b.data, Target: r.Target, BuildArgs: r.BuildArgs, Labels: r.Labels,
 		NamedContexts: map[string]string{}, NoCache: r.NoCache, NoCacheFilter: r.NoCacheFilter, ExtraHosts: r.ExtraHosts,
 		Ulimits: r.Ulimits, ShmSize: r.ShmSize, Hostname: r.Hostname, Progress: b.sink, Platforms: b.platforms,
+		ContextURL: b.remote.url, Contexts: b,
 	}
 	if r.Network != "default" {
 		f.Network = r.Network
 	}
 	for name, value := range r.NamedContexts {
-		if local(value) {
+		kind, rest, err := contextOf(value)
+		switch {
+		case err != nil: // refused before
+		case kind == contextDir:
 			value = "local:" + localName(name)
+		case kind == contextRemote:
+			value = rest
+		case kind == contextLayout:
+			value = b.remote.values[name]
 		}
 		f.NamedContexts[name] = value
 	}
@@ -149,6 +148,13 @@ func parsePlatforms(list []string) ([]ocispecs.Platform, error) {
 		out = append(out, platforms.Normalize(p))
 	}
 	return out, nil
+}
+
+// alwaysIndex says that one platform makes an index as well: BuildKit's
+// predefined argument. The frontend refuses what is no truth value.
+func (b *build) alwaysIndex() bool {
+	on, err := strconv.ParseBool(b.req.BuildArgs["BUILDKIT_MULTI_PLATFORM"])
+	return err == nil && on
 }
 
 // checkPlatforms refuses what this machine cannot run, before anything runs.

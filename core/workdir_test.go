@@ -69,11 +69,3 @@ func TestPlatforms(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, fault.Usage, e.Kind)
 }
-
-func TestNamedContextsThatAreDirectories(t *testing.T) {
-	for value, want := range map[string]bool{
-		"dir": true, "./dir": true, "/abs": true, "docker-image://a": false, "target:x": false, "https://x/y.git": false, "git@x:y": false,
-	} {
-		require.Equal(t, want, local(value), value)
-	}
-}

@@ -19,13 +19,17 @@ import (
 func (p *process) buildCommand() *cobra.Command {
 	f := &flags{}
 	c := &cobra.Command{Use: "build [flags] [CONTEXT]", RunE: func(c *cobra.Command, args []string) error {
+		if f.helpAll {
+			writeHelp(c, true)
+			return nil
+		}
 		f.set = map[string]bool{}
 		c.Flags().Visit(func(x *pflag.Flag) { f.set[x.Name] = true })
 		p.code = p.build(c.Context(), f, args)
 		return nil
 	}}
 	f.register(c.Flags())
-	c.SetHelpFunc(func(c *cobra.Command, _ []string) { writeHelp(c) })
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { writeHelp(c, false) })
 	return c
 }
 
@@ -33,6 +37,12 @@ func (p *process) buildCommand() *cobra.Command {
 func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	started := time.Now()
 	s, err := f.settings(args, p.env)
+	if o := s.Outputs; err == nil && p.toTerminal && (o.OCITar == "-" || o.DockerTar == "-" || o.RootTar == "-") {
+		err = asUsage(errors.New("a tar is not written to a terminal: send standard output to a file or another program"))
+	}
+	if err == nil && s.call.asked {
+		return p.inspect(ctx, f, &s)
+	}
 	if err == nil && !p.inside {
 		// Outside of namespaces, before secrets are read: the process that
 		// runs the build may be another one.
@@ -54,14 +64,15 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	}
 	var masks [][]byte
 	if err == nil {
+		s.Stdin = p.stdin
 		masks, err = s.load(p.stdin)
 	}
 	view := display.New(p.format(f), p.stderr, display.Options{
 		Verbosity: s.verbosity, Color: p.color(), Size: p.terminal, Secrets: masks,
 	})
-	out := display.Outcome{Err: err}
+	out := display.Outcome{Err: err, ExplainCache: f.cache.explain}
 	if err == nil {
-		s.Progress, s.Inside = view, p.inside
+		s.Progress, s.Inside, s.Outputs.Stdout = view, p.inside, p.stdout
 		out.Result, out.Err = core.Build(ctx, s.Request)
 		out.Files = s.files()
 	}

@@ -21,6 +21,8 @@ container: no daemon, no privilege.
 
 Commands:
   build     build a Dockerfile and push the image
+  cache     list or prune what builds keep in a cache repository
+  warmer    fetch base images into a directory that builds share
   doctor    try what the environment allows and say what would be used
   version   print the version
 
@@ -47,7 +49,7 @@ func (p *process) command() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), rootHelp) })
 	root.SetHelpCommand(p.helpCommand(root))
-	root.AddCommand(p.buildCommand(), p.doctorCommand(), p.versionCommand())
+	root.AddCommand(p.buildCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.versionCommand())
 	return root
 }
 
@@ -96,7 +98,7 @@ func usage(format string, args ...any) *core.Error {
 func unknownCommand(name string) error {
 	err := usage("unknown command %q", name)
 	err.Remedy = "layerwright --help lists the commands."
-	if near := nearest(name, []string{"build", "doctor", "version", "help"}); near != "" {
+	if near := nearest(name, []string{"build", "cache", "warmer", "doctor", "version", "help"}); near != "" {
 		err.Remedy = "Did you mean layerwright " + near + "?"
 	}
 	return err

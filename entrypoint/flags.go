@@ -14,22 +14,25 @@ import (
 // flags are a build's flags as they were written; settings.go makes a request
 // of them.
 type flags struct {
-	contextDir, dockerfile, target                 string
-	platforms, destinations                        []string
-	buildArgs, labels, contexts, secrets           []string
-	noCache                                        bool
-	noCacheFilter                                  []string
-	addHosts, ulimits                              []string
-	shmSize, hostname                              string
-	network                                        choice
-	noPush                                         bool
-	tarPath, layoutPath, digestFile                string
-	imageFormat, compression, isolation, snapshots choice
-	registry                                       core.Registry
-	pushRetry, pullRetry                           int
-	store, verbosity                               string
-	force                                          bool
-	logFormat                                      choice
+	contextDir, dockerfile, target       string
+	platforms                            []string
+	buildArgs, labels, contexts, secrets []string
+	noCache                              bool
+	noCacheFilter                        []string
+	addHosts, ulimits                    []string
+	shmSize, hostname, cgroupParent      string
+	ssh                                  []string
+	network                              choice
+	isolation, snapshots                 choice
+	out                                  outputFlags
+	cache                                cacheFlags
+	call                                 callFlags
+	registry                             core.Registry
+	pushRetry, pullRetry                 int
+	store, verbosity                     string
+	force                                bool
+	logFormat                            choice
+	helpAll                              bool
 
 	set map[string]bool // flags that were given
 }
@@ -64,19 +67,30 @@ func (c *choice) Set(s string) error {
 	return nil
 }
 
-// flagGroup is a paragraph of the help.
+// flagGroup is a paragraph of the help: what most people need, and the rest, which
+// only --help-all explains.
 type flagGroup struct {
-	title string
-	names []string
+	title       string
+	names, more []string
 }
 
 var flagGroups = []flagGroup{
-	{"What to build", []string{"context", "dockerfile", "target", "platform", "build-arg", "label", "build-context", "secret", "no-cache", "no-cache-filter"}},
-	{"How steps run", []string{"add-host", "hostname", "network", "shm-size", "ulimit"}},
-	{"Where the image goes", []string{"destination", "no-push", "oci-layout-path", "tar-path", "digest-file", "image-format", "compression"}},
-	{"Registries", []string{"registry-mirror", "insecure", "insecure-registry", "skip-tls-verify", "skip-tls-verify-registry", "push-retry", "image-download-retry"}},
-	{"This machine", []string{"isolation", "snapshots", "store", "force"}},
-	{"Output", []string{"log-format", "verbosity"}},
+	{"What to build",
+		[]string{"context", "dockerfile", "target", "platform", "build-arg", "build-context", "secret", "ssh"},
+		[]string{"label", "no-cache", "no-cache-filter"}},
+	{"Where the image goes",
+		[]string{"destination", "no-push", "output", "tar-path", "digest-file"},
+		[]string{"oci-layout-path", "rootfs-dir", "rootfs-tar", "iidfile", "metadata-file", "image-format", "compression", "compression-level",
+			"annotation", "rewrite-timestamp", "reproducible"}},
+	{"The cache between builds",
+		[]string{"cache", "cache-repo", "no-push-cache", "explain-cache"},
+		[]string{"cache-from", "cache-ttl", "cache-run-layers", "cache-copy-layers", "cache-mounts", "cache-mount-max-size", "cache-scope", "cache-dir"}},
+	{"How steps run", nil, []string{"add-host", "cgroup-parent", "hostname", "network", "shm-size", "ulimit"}},
+	{"Registries", []string{"insecure-registry", "registry-mirror"},
+		[]string{"insecure", "skip-tls-verify", "skip-tls-verify-registry", "push-retry", "image-download-retry"}},
+	{"This machine", []string{"isolation"}, []string{"snapshots", "store", "force"}},
+	{"Instead of a build", []string{"check"}, []string{"call"}},
+	{"Output", nil, []string{"log-format", "verbosity"}},
 }
 
 const buildHelp = `layerwright build [flags] [CONTEXT]
@@ -92,43 +106,35 @@ Credentials come from config.json in $DOCKER_CONFIG or ~/.docker.
 // what it does.
 func (f *flags) register(fs *pflag.FlagSet) {
 	f.network = oneOf("default", "host", "none")
-	f.imageFormat, f.compression = oneOf("oci", "docker"), oneOf("gzip", "zstd", "none")
 	f.isolation, f.snapshots = oneOf("auto", "namespaces", "inplace", "chroot"), oneOf("auto", "overlay", "flat")
 	f.logFormat = oneOf("auto", "plain", "tty", "json")
 
-	fs.StringVarP(&f.contextDir, "context", "c", "", "DIR\tthe build context, here by default; also as argument")
+	fs.StringVarP(&f.contextDir, "context", "c", "", "WHERE\tdirectory, - (a tar), tar://FILE, git or http; here by default")
 	fs.StringVarP(&f.dockerfile, "dockerfile", "f", "Dockerfile", "FILE\talso looked for in the context; - is standard input (--file)")
 	fs.StringVar(&f.target, "target", "", "STAGE\tthe stage to build instead of the last one")
 	fs.StringArrayVar(&f.platforms, "platform", nil, "OS/ARCH\tmore with commas (--custom-platform)")
 	fs.StringArrayVar(&f.buildArgs, "build-arg", nil, "KEY=VALUE\tor KEY, with its value in the environment")
 	fs.StringArrayVar(&f.labels, "label", nil, "KEY=VALUE\tset a label of the image")
-	fs.StringArrayVar(&f.contexts, "build-context", nil, "NAME=DIR\tor NAME=docker-image://REFERENCE, for FROM and --from")
+	fs.StringArrayVar(&f.contexts, "build-context", nil, "NAME=WHERE\tdirectory, docker-image://, oci-layout://, git, http, target:")
 	fs.StringArrayVar(&f.secrets, "secret", nil, "id=NAME,src=FILE\tor id=NAME,env=VARIABLE, for RUN --mount=type=secret")
+	fs.StringArrayVar(&f.ssh, "ssh", nil, "ID[=SOCKET|KEY,…]\tssh agent, default $SSH_AUTH_SOCK, or keys, for steps and git")
 	fs.BoolVar(&f.noCache, "no-cache", false, "\trun every step")
 	fs.StringArrayVar(&f.noCacheFilter, "no-cache-filter", nil, "STAGE\trun every step of a stage")
 
 	fs.StringArrayVar(&f.addHosts, "add-host", nil, "NAME:IP\ta line of /etc/hosts")
+	fs.StringVar(&f.cgroupParent, "cgroup-parent", "", "GROUP\tignored: steps stay in the job's own control group")
 	fs.StringVar(&f.hostname, "hostname", "", "NAME\tname of the host")
 	fs.Var(&f.network, "network", "MODE\tdefault, host or none")
 	fs.StringVar(&f.shmSize, "shm-size", "", "SIZE\tof /dev/shm, such as 64m")
 	fs.StringArrayVar(&f.ulimits, "ulimit", nil, "NAME=SOFT[:HARD]\ta limit, such as nofile=1024:2048")
 
-	destination := &stringList{&f.destinations}
-	fs.VarP(destination, "destination", "d", "IMAGE\twhere to push to; again for more (-t, --tag)")
-	fs.VarP(destination, "tag", "t", "")
-	fs.BoolVar(&f.noPush, "no-push", false, "\tpush nothing; destinations only name the image in other outputs")
-	fs.StringVar(&f.layoutPath, "oci-layout-path", "", "DIR\twrite an OCI image layout")
-	fs.StringVar(&f.tarPath, "tar-path", "", "FILE\twrite what docker load reads")
-	fs.StringVar(&f.digestFile, "digest-file", "", "FILE\twrite the digest of the image")
-	fs.Var(&f.imageFormat, "image-format", "FORMAT\toci or docker")
-	fs.Var(&f.compression, "compression", "KIND\tof new layers: gzip, zstd or none")
+	f.out.register(fs)
+	f.cache.register(fs)
+	f.call.register(fs)
 
 	r := &f.registry
 	fs.StringArrayVar(&r.Mirrors, "registry-mirror", nil, "HOST\task it first for images of Docker Hub")
-	fs.BoolVar(&r.Insecure, "insecure", false, "\tplain HTTP with all registries")
-	fs.StringArrayVar(&r.InsecureRegistries, "insecure-registry", nil, "HOST\tplain HTTP with this one")
-	fs.BoolVar(&r.SkipTLSVerify, "skip-tls-verify", false, "\tcheck no certificates")
-	fs.StringArrayVar(&r.SkipTLSVerifyRegistries, "skip-tls-verify-registry", nil, "HOST\tdo not check the certificate of this one")
+	f.registerReach(fs)
 	fs.IntVar(&f.pushRetry, "push-retry", 3, "N\tfurther attempts at a push, 3 by default")
 	fs.IntVar(&f.pullRetry, "image-download-retry", 3, "N\tfurther attempts at a pull, 3 by default")
 
@@ -138,13 +144,26 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.force, "force", false, "\tallow inplace even where / looks worth keeping")
 	fs.Var(&f.logFormat, "log-format", "FORMAT\tauto, plain, tty or json, on standard error")
 	fs.StringVarP(&f.verbosity, "verbosity", "v", "info", "LEVEL\terror, warn, info or debug")
+	fs.BoolVar(&f.helpAll, "help-all", false, "\texplain every flag")
 	fs.SortFlags = false
-	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		if to, ok := aliases[name]; ok {
-			name = to
-		}
-		return pflag.NormalizedName(name)
-	})
+	fs.SetNormalizeFunc(normalizeFlag)
+}
+
+// normalizeFlag reads aliases.
+func normalizeFlag(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if to, ok := aliases[name]; ok {
+		name = to
+	}
+	return pflag.NormalizedName(name)
+}
+
+// registerReach adds the flags that say how registries are reached.
+func (f *flags) registerReach(fs *pflag.FlagSet) {
+	r := &f.registry
+	fs.BoolVar(&r.Insecure, "insecure", false, "\tplain HTTP with all registries")
+	fs.StringArrayVar(&r.InsecureRegistries, "insecure-registry", nil, "HOST\tplain HTTP with this one")
+	fs.BoolVar(&r.SkipTLSVerify, "skip-tls-verify", false, "\tcheck no certificates")
+	fs.StringArrayVar(&r.SkipTLSVerifyRegistries, "skip-tls-verify-registry", nil, "HOST\tdo not check the certificate of this one")
 }
 
 // stringList is a repeatable flag that two names share.
@@ -154,8 +173,9 @@ func (l *stringList) String() string     { return strings.Join(*l.list, ",") }
 func (l *stringList) Type() string       { return "string" }
 func (l *stringList) Set(s string) error { *l.list = append(*l.list, s); return nil }
 
-// writeHelp prints the flags by groups, one a line.
-func writeHelp(c *cobra.Command) {
+// writeHelp prints the flags by groups, one a line; without all those that few
+// need are only named.
+func writeHelp(c *cobra.Command, all bool) {
 	var b strings.Builder
 	b.WriteString(buildHelp)
 	for _, g := range flagGroups {
@@ -163,8 +183,32 @@ func writeHelp(c *cobra.Command) {
 		for _, name := range g.names {
 			b.WriteString(flagLine(c.Flags().Lookup(name)))
 		}
+		if all {
+			for _, name := range g.more {
+				b.WriteString(flagLine(c.Flags().Lookup(name)))
+			}
+		} else {
+			b.WriteString(nameLines(g.more))
+		}
+	}
+	if !all {
+		b.WriteString("\nlayerwright build --help-all explains every flag.\n")
 	}
 	fmt.Fprint(c.OutOrStdout(), b.String())
+}
+
+// nameLines names flags, as many as fit on a line.
+func nameLines(names []string) string {
+	var b strings.Builder
+	line := "     "
+	for _, n := range names {
+		if len(line)+len(n) > 92 {
+			b.WriteString(line + "\n")
+			line = "     "
+		}
+		line += " --" + n
+	}
+	return b.String() + line + "\n"
 }
 
 func flagLine(f *pflag.Flag) string {

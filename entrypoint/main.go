@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/term"
+
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
 )
@@ -29,6 +31,7 @@ func main() {
 	p := &process{
 		args: os.Args, env: environment(os.Environ()), inside: inside,
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, terminal: stderrTerminal(),
+		toTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 	}
 	ctx, stop := untilSignal(context.Background())
 	code := p.run(ctx)
@@ -46,6 +49,8 @@ type process struct {
 	stderr io.Writer
 	// terminal is the size of the terminal that stderr is, nil if it is none.
 	terminal func() (width, height int)
+	// toTerminal says that stdout is one.
+	toTerminal bool
 	// code is what a command ended with.
 	code int
 }

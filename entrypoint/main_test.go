@@ -125,7 +125,7 @@ func TestRequestOfFlags(t *testing.T) {
 			Insecure: true, InsecureRegistries: []string{"r1"}, SkipTLSVerify: true, SkipTLSVerifyRegistries: []string{"r2"},
 			Mirrors: []string{"m"}, DockerConfig: "/home/me/.docker", PullRetries: 5, PushRetries: -1,
 		},
-		Isolation: "chroot", Snapshots: "flat", Store: "/s", Force: true,
+		Cache: core.Cache{Dir: "/cache"}, Isolation: "chroot", Snapshots: "flat", Store: "/s", Force: true,
 	}, s.Request)
 	require.Equal(t, display.Debug, s.verbosity)
 	require.Equal(t, []string{"l", "t.tar", "d"}, s.files())
@@ -161,7 +161,7 @@ func TestUsageErrors(t *testing.T) {
 		{"invalid reference", []string{"build", "-d", "UPPER/case"}, []string{"UPPER/case"}},
 		{"digest as destination", []string{"build", "-d", "x@sha256:" + strings.Repeat("a", 64)}, []string{"digest"}},
 		{"two contexts", []string{"build", "--no-push", "-c", "a", "b"}, []string{"two contexts"}},
-		{"remote context", []string{"build", "--no-push", "git://x/y"}, []string{"git://x/y"}},
+		{"object store as context", []string{"build", "--no-push", "s3://x/y"}, []string{"s3://", "not supported yet"}},
 		{"zstd in Docker's format", []string{"build", "--no-push", "--image-format", "docker", "--compression", "zstd"}, []string{"zstd"}},
 		{"secret without id", []string{"build", "--no-push", "--secret", "src=x"}, []string{"id"}},
 		{"secret twice", []string{"build", "--no-push", "--secret", "id=a,src=x", "--secret", "id=a,src=y"}, []string{"two secrets"}},
@@ -201,15 +201,22 @@ func TestHelp(t *testing.T) {
 	code, stdout, stderr := invoke(t, "", "build", "--help")
 	require.Zero(t, code)
 	require.Empty(t, stderr)
-	require.LessOrEqual(t, strings.Count(stdout, "\n"), 60)
+	require.LessOrEqual(t, strings.Count(stdout, "\n"), 60, "it fits on a screen")
 	f := &flags{}
 	fs := pflag.NewFlagSet("build", pflag.ContinueOnError)
 	f.register(fs)
-	fs.VisitAll(func(x *pflag.Flag) { require.Contains(t, stdout, "--"+x.Name, "every flag is in the help") })
+	code, everything, _ := invoke(t, "", "build", "--help-all")
+	require.Zero(t, code)
+	fs.VisitAll(func(x *pflag.Flag) {
+		require.Contains(t, stdout, "--"+x.Name, "every flag is in the help")
+		if x.Name != "tag" && x.Name != "help-all" {
+			require.Regexp(t, `(?m)^  .*--`+x.Name+` .*\w`, everything)
+		}
+	})
 	for alias := range aliases {
 		require.NotNil(t, fs.Lookup(alias), alias)
 	}
-	for _, line := range strings.Split(stdout, "\n") {
+	for _, line := range strings.Split(stdout+everything, "\n") {
 		require.LessOrEqual(t, len(line), 100, line)
 	}
 	for _, args := range [][]string{{}, {"--help"}, {"help"}, {"help", "build"}, {"help", "doctor"}, {"version"}} {

@@ -20,6 +20,7 @@ type settings struct {
 	core.Request
 	fromStdin bool // the Dockerfile
 	verbosity display.Verbosity
+	call      call
 }
 
 // checker collects everything that is wrong with a command line, so that it is
@@ -46,19 +47,27 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 	s := settings{Request: core.Request{
 		Context: f.context(c, args), Dockerfile: f.dockerfile, Target: f.target,
 		NoCache: f.noCache, NoCacheFilter: f.noCacheFilter,
-		Hostname: f.hostname, Network: f.network.value,
+		Hostname: f.hostname, CgroupParent: f.cgroupParent, Network: f.network.value,
 		Isolation: f.isolation.value, Snapshots: f.snapshots.value, Store: f.store, Force: f.force,
 	}}
 	if s.fromStdin = f.dockerfile == "-"; s.fromStdin {
 		s.Dockerfile = "Dockerfile"
+		if core.IsStream(s.Context) {
+			c.add("--dockerfile - and the context %s: standard input can be only one of them", s.Context)
+		}
+	} else if !f.set["dockerfile"] && core.IsRemote(s.Context) {
+		s.Dockerfile = "" // so that one in the stream is not in doubt
 	}
 	s.Platforms = splitPlatforms(c, f.platforms)
 	s.BuildArgs = buildArgs(c, f.buildArgs, env)
 	s.Labels = pairs(c, "label", f.labels)
-	s.NamedContexts = pairs(c, "build-context", f.contexts)
+	s.NamedContexts = namedContexts(c, f.contexts)
 	s.Secrets = secrets(c, f.secrets, env)
+	s.SSH = sshAgents(c, f.ssh, env)
 	f.limits(c, &s.Request)
-	f.outputs(c, &s.Request)
+	s.call = f.call.settings(c)
+	f.outputs(c, &s.Request, env)
+	s.Cache = f.cache.settings(c, f.set, s.Outputs.Destinations)
 	s.Registry = f.registrySettings(c, env)
 	var err error
 	if s.verbosity, err = display.ParseVerbosity(f.verbosity); err != nil {
@@ -67,20 +76,22 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 	return s, c.err()
 }
 
-// context is the directory to build, given as flag or argument.
+// context is what to build, given as flag or argument.
 func (f *flags) context(c *checker, args []string) string {
 	dir := f.contextDir
 	switch {
 	case len(args) > 1:
-		c.add("several contexts: %s: give one directory, and flags by two dashes", strings.Join(args, " "))
+		c.add("several contexts: %s: give one, and flags by two dashes", strings.Join(args, " "))
 	case len(args) == 1 && dir != "" && dir != args[0]:
 		c.add("two contexts: --context %s and %s", dir, args[0])
 	case len(args) == 1:
 		dir = args[0]
 	}
-	dir = strings.TrimPrefix(dir, "dir://") // Kaniko's way to write it
-	if strings.Contains(dir, "://") || dir == "-" || strings.HasPrefix(dir, "git@") {
-		c.add("context %s: only a directory can be built so far: fetch it first", dir)
+	if rest, ok := strings.CutPrefix(dir, "dir://"); ok && rest != "" {
+		dir = rest // Kaniko's way to write it
+	}
+	if err := core.CheckContext(dir, false); err != nil {
+		c.add("context: %w", err)
 	}
 	if dir == "" {
 		dir = "."
@@ -121,6 +132,16 @@ func buildArgs(c *checker, given []string, env map[string]string) map[string]str
 		args[k] = v
 	}
 	return args
+}
+
+func namedContexts(c *checker, given []string) map[string]string {
+	m := pairs(c, "build-context", given)
+	for name, value := range m {
+		if err := core.CheckContext(value, true); err != nil {
+			c.add("--build-context %s: %w", name, err)
+		}
+	}
+	return m
 }
 
 func pairs(c *checker, flag string, given []string) map[string]string {
@@ -233,30 +254,6 @@ func (f *flags) limits(c *checker, r *core.Request) {
 	}
 }
 
-// outputs are the settings of what is made of the image.
-func (f *flags) outputs(c *checker, r *core.Request) {
-	r.Outputs = core.Outputs{
-		Destinations: f.destinations, OCILayout: f.layoutPath, DockerTar: f.tarPath, DigestFile: f.digestFile,
-		NoPush: f.noPush, ImageFormat: f.imageFormat.value, Compression: f.compression.value,
-	}
-	for _, d := range f.destinations {
-		named, err := parseDestination(d)
-		if err != nil {
-			c.add("--destination %s: %w", d, err)
-			continue
-		}
-		if _, ok := named.(reference.Digested); ok {
-			c.add("--destination %s: a digest cannot be pushed to: give a tag", d)
-		}
-	}
-	if !f.noPush && len(f.destinations) == 0 && f.layoutPath == "" && f.tarPath == "" {
-		c.add("nowhere to put the image: give --destination, --oci-layout-path or --tar-path, or --no-push to only build")
-	}
-	if f.imageFormat.value == "docker" && f.compression.value == "zstd" {
-		c.add("--image-format docker has no media type for --compression zstd: use --image-format oci")
-	}
-}
-
 // parseDestination reads a reference. What has a capital and no dot is taken for
 // a host by the library, for a mistake by us.
 func parseDestination(s string) (reference.Named, error) {
@@ -300,8 +297,9 @@ func (f *flags) retries(c *checker, flag string, n int) int {
 
 // files are the local outputs that the request asks for.
 func (s *settings) files() (list []string) {
-	for _, f := range []string{s.Outputs.OCILayout, s.Outputs.DockerTar, s.Outputs.DigestFile} {
-		if f != "" {
+	o := s.Outputs
+	for _, f := range []string{o.OCILayout, o.OCITar, o.DockerTar, o.RootDir, o.RootTar, o.DigestFile, o.ImageIDFile, o.MetadataFile} {
+		if f != "" && f != "-" {
 			list = append(list, f)
 		}
 	}

@@ -15,7 +15,8 @@
 //	transfer  id, name, current, total (bytes; 0: not known), finished;
 //	          at most one a second for each id, and the last one
 //	notice    level (info, warning), rule, text, url, file, line
-//	result    digest, image_id, destinations, media_type, size, files, seconds
+//	result    digest, image_id, destinations, media_type, size, files, seconds,
+//	          cache: [{name, hit, why, details}…], where there is a cache
 //	error     kind (usage, user, step, registry, environment, internal,
 //	          canceled),
 //	          message, file, line, exit_code, output, remedy, seconds

@@ -113,6 +113,7 @@ func writeOutput(b *strings.Builder, output []byte, color bool) {
 func summaryText(o Outcome) string {
 	var b strings.Builder
 	if o.Result != nil {
+		b.WriteString(cacheText(o.Result.Cache, o.ExplainCache))
 		for _, d := range o.Result.Destinations {
 			b.WriteString("pushed  " + d + "\n")
 		}
@@ -123,6 +124,8 @@ func summaryText(o Outcome) string {
 	if o.Result != nil && o.Result.Digest != "" {
 		b.WriteString("digest  " + o.Result.Digest + "\n")
 	}
-	b.WriteString("built in " + duration(o.Took) + "\n")
+	if o.Took > 0 {
+		b.WriteString("built in " + duration(o.Took) + "\n")
+	}
 	return b.String()
 }

@@ -65,6 +65,8 @@ type object struct {
 	Size         int64    `json:"size,omitempty"`
 	Files        []string `json:"files,omitempty"`
 
+	Cache []cachedObject `json:"cache,omitempty"`
+
 	Kind     string `json:"kind,omitempty"`
 	Message  string `json:"message,omitempty"`
 	ExitCode int    `json:"exit_code,omitempty"`
@@ -196,6 +198,9 @@ func (j *jsonView) Finish(o Outcome) {
 	if r := o.Result; r != nil {
 		out.Digest, out.ImageID, out.Destinations = r.Digest, r.ImageID, r.Destinations
 		out.MediaType, out.Size = r.MediaType, r.Size
+		for _, c := range r.Cache {
+			out.Cache = append(out.Cache, cachedObject{Name: c.Name, Hit: c.Hit, Why: c.Why, Details: c.Details})
+		}
 	}
 	j.put(out)
 }
@@ -212,4 +217,12 @@ func errorObject(o Outcome) object {
 		}
 	}
 	return out
+}
+
+// cachedObject is a step of the result's list "cache".
+type cachedObject struct {
+	Name    string   `json:"name"`
+	Hit     bool     `json:"hit"`
+	Why     string   `json:"why,omitempty"`
+	Details []string `json:"details,omitempty"`
 }

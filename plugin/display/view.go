@@ -85,7 +85,9 @@ type Outcome struct {
 	Err    error
 	// Files are the local outputs that were written.
 	Files []string
-	// Took is the whole build's time.
+	// ExplainCache asks for more words about the cache.
+	ExplainCache bool
+	// Took is the whole build's time; 0 where nothing was built.
 	Took time.Duration
 }
 

@@ -20,28 +20,63 @@ type Side struct {
 // Compare lists the differences, one line each, "want" being BuildKit's.
 func Compare(got, want Side) []string {
 	var d diffs
-	d.config(got.Image, want.Image)
-	d.history(got.Image, want.Image)
-	if g, w := len(got.Image.Layers), len(want.Image.Layers); g != w {
+	d.image(got.Image, want.Image, got.Began, want.Began)
+	return d.lines
+}
+
+// CompareAll is Compare for what LoadAll gives, each line beginning with its
+// platform where there are several. Both builds began after the moment.
+func CompareAll(got, want map[string]*Image, began time.Time) []string {
+	var d diffs
+	for _, p := range sortedKeys(got, want) {
+		g, w := got[p], want[p]
+		d.where = ""
+		if p != "" {
+			d.where = p + ": "
+		}
+		switch {
+		case g == nil:
+			d.add("an image for this platform is missing")
+		case w == nil:
+			d.add("got an image for this platform, want none")
+		default:
+			d.image(g, w, began, began)
+		}
+	}
+	return d.lines
+}
+
+func (d *diffs) image(got, want *Image, gotBegan, wantBegan time.Time) {
+	began := [2]time.Time{gotBegan, wantBegan}
+	if len(got.Annotations)+len(want.Annotations) > 0 && !reflect.DeepEqual(got.Annotations, want.Annotations) {
+		d.add("annotations: got %s, want %s", text(got.Annotations), text(want.Annotations))
+	}
+	d.config(got, want)
+	d.history(got, want)
+	if g, w := len(got.Layers), len(want.Layers); g != w {
 		d.add("layers: got %d, want %d", g, w)
-		for i, l := range got.Image.Layers {
+		for i, l := range got.Layers {
 			d.add("  got layer %d: %s", i, names(l))
 		}
-		for i, l := range want.Image.Layers {
+		for i, l := range want.Layers {
 			d.add("  want layer %d: %s", i, names(l))
 		}
 	} else {
-		for i := range want.Image.Layers {
-			d.files(fmt.Sprintf("layer %d", i), got, want, got.Image.Layers[i], want.Image.Layers[i])
+		for i := range want.Layers {
+			d.files(fmt.Sprintf("layer %d", i), began, got.Layers[i], want.Layers[i])
 		}
 	}
-	d.files("root", got, want, got.Image.Root, want.Image.Root)
-	return d
+	d.files("root", began, got.Root, want.Root)
 }
 
-type diffs []string
+type diffs struct {
+	where string // before each line
+	lines []string
+}
 
-func (d *diffs) add(format string, args ...any) { *d = append(*d, fmt.Sprintf(format, args...)) }
+func (d *diffs) add(format string, args ...any) {
+	d.lines = append(d.lines, d.where+fmt.Sprintf(format, args...))
+}
 
 func names(layer map[string]Entry) string {
 	ks := sortedKeys(layer)
@@ -104,7 +139,7 @@ func text(v any) string {
 	return string(b)
 }
 
-func (d *diffs) files(where string, got, want Side, g, w map[string]Entry) {
+func (d *diffs) files(where string, began [2]time.Time, g, w map[string]Entry) {
 	for _, n := range sortedKeys(g, w) {
 		ge, gok := g[n]
 		we, wok := w[n]
@@ -117,7 +152,7 @@ func (d *diffs) files(where string, got, want Side, g, w map[string]Entry) {
 			if what := entryDiff(ge, we); what != "" {
 				d.add("%s: /%s: %s", where, n, what)
 			}
-			if t := timeDiff(ge.ModTime, got.Began, we.ModTime, want.Began); t != "" {
+			if t := timeDiff(ge.ModTime, began[0], we.ModTime, began[1]); t != "" {
 				d.add("%s: /%s: %s", where, n, t)
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
@@ -37,16 +38,18 @@ type Entry struct {
 
 // Image is a pulled image, ready to be compared.
 type Image struct {
-	Config  map[string]any
-	History []map[string]any
-	Layers  []map[string]Entry
+	// Annotations are the manifest's.
+	Annotations map[string]string
+	Config      map[string]any
+	History     []map[string]any
+	Layers      []map[string]Entry
 	// Order holds each layer's names as they come in the tar.
 	Order [][]string
 	// Root is the flattened file system.
 	Root map[string]Entry
 }
 
-// Load pulls an image from a plain-HTTP registry.
+// Load pulls the image of linux/amd64 from a plain-HTTP registry.
 func Load(ctx context.Context, ref string) (*Image, error) {
 	r, err := name.ParseReference(ref, name.Insecure)
 	if err != nil {
@@ -56,11 +59,59 @@ func Load(ctx context.Context, ref string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	return load(img)
+}
+
+// LoadAll pulls what a reference names from a plain-HTTP registry: one image
+// under the empty name, or the images of an index by their platforms.
+func LoadAll(ctx context.Context, ref string) (map[string]*Image, error) {
+	r, err := name.ParseReference(ref, name.Insecure)
+	if err != nil {
+		return nil, err
+	}
+	d, err := remote.Get(r, remote.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if !d.MediaType.IsIndex() {
+		img, err := d.Image()
+		if err != nil {
+			return nil, err
+		}
+		one, err := load(img)
+		return map[string]*Image{"": one}, err
+	}
+	index, err := d.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]*Image{}
+	for _, each := range m.Manifests {
+		img, err := index.Image(each.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if out[each.Platform.String()], err = load(img); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func load(img v1.Image) (*Image, error) {
 	raw, err := img.RawConfigFile()
 	if err != nil {
 		return nil, err
 	}
-	out := &Image{Root: map[string]Entry{}}
+	m, err := img.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	out := &Image{Annotations: m.Annotations, Root: map[string]Entry{}}
 	if err := json.Unmarshal(raw, &out.Config); err != nil {
 		return nil, err
 	}

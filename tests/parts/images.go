@@ -179,16 +179,31 @@ func PushDebian(t testing.TB, ref string) {
 // point is the binary; run with --entrypoint /busybox/sh for a shell as PID 1.
 func JobImage(t testing.TB, d *Docker) string {
 	t.Helper()
+	Binary(t)
+	image, err := shared.JobImage(t.Context(), d)
+	Need(t, err)
+	return image
+}
+
+// JobImage is the same for the Set's engine.
+func (s *Set) JobImage(ctx context.Context, d *Docker) (string, error) {
+	return s.jobImage.get(func() (string, error) { return s.newJobImage(ctx, d) })
+}
+
+func (s *Set) newJobImage(ctx context.Context, d *Docker) (string, error) {
 	const image = "layerwright-job:test"
-	if d.Command(t.Context(), "image", "inspect", image).Run() == nil {
-		return image
-	}
-	bin, err := os.ReadFile(Binary(t))
+	path, err := s.Binary()
 	if err != nil {
-		t.Fatal(err)
+		return "", err
+	}
+	bin, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
 	}
 	bb, applets, err := busybox()
-	Need(t, err)
+	if err != nil {
+		return "", err
+	}
 	var buf bytes.Buffer
 	w := tree{tar.NewWriter(&buf)}
 	for _, dir := range []string{"layerwright", "layerwright/bin", "layerwright/busybox", "layerwright/ssl"} {
@@ -204,13 +219,13 @@ func JobImage(t testing.TB, d *Docker) string {
 	w.link("busybox", "layerwright/busybox")
 	w.dir("tmp", 0o1777)
 	if err := w.w.Close(); err != nil {
-		t.Fatal(err)
+		return "", err
 	}
-	cmd := d.Command(t.Context(), "import", "-c", `ENTRYPOINT ["/layerwright/bin/layerwright"]`,
+	cmd := d.Command(ctx, "import", "-c", `ENTRYPOINT ["/layerwright/bin/layerwright"]`,
 		"-c", "ENV PATH=/layerwright/bin:/busybox", "-c", "ENV HOME=/root", "-", image)
 	cmd.Stdin = &buf
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("docker import: %v\n%s", err, out)
+		return "", fmt.Errorf("docker import: %w\n%s", err, out)
 	}
-	return image
+	return image, nil
 }

@@ -25,9 +25,12 @@ import (
 	"time"
 )
 
-// Set is what one test binary has started. Make one in TestMain:
+// Set is what one program has started. A test binary has one by TestMain:
 //
 //	func TestMain(m *testing.M) { parts.Run(m) }
+//
+// and asks the functions of this package for parts; another program makes one by
+// New, asks its methods, and ends everything by Close.
 type Set struct {
 	dir   string
 	mu    sync.Mutex
@@ -38,6 +41,7 @@ type Set struct {
 	buildkit once[*BuildKit]
 	binary   once[string]
 	debian   once[string]
+	jobImage once[string]
 }
 
 // once is a value that is made by the first who asks, error included.
@@ -54,20 +58,32 @@ func (o *once[T]) get(make func() (T, error)) (T, error) {
 
 var shared *Set
 
-// Run runs a test binary with a Set and exits with its code.
-func Run(m *testing.M) {
+// New makes a Set in which nothing runs yet.
+func New() (*Set, error) {
 	dir, err := os.MkdirTemp("/tmp", "lw-")
 	if err != nil {
+		return nil, err
+	}
+	return &Set{dir: dir}, nil
+}
+
+// Run runs a test binary with a Set and exits with its code.
+func Run(m *testing.M) {
+	var err error
+	if shared, err = New(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	shared = &Set{dir: dir}
 	code := m.Run()
-	shared.close()
+	shared.Close()
 	os.Exit(code)
 }
 
-func (s *Set) close() {
+// Dir is the Set's temporary directory; Close removes it.
+func (s *Set) Dir() string { return s.dir }
+
+// Close ends what was started, last first, and leaves no file and no mount.
+func (s *Set) Close() {
 	for i := len(s.ended) - 1; i >= 0; i-- {
 		s.ended[i]()
 	}
@@ -116,7 +132,16 @@ func cache() (string, error) {
 // Binary builds bin/layerwright and gives its path.
 func Binary(t testing.TB) string {
 	t.Helper()
-	path, err := shared.binary.get(func() (string, error) {
+	path, err := shared.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Binary builds bin/layerwright and gives its path.
+func (s *Set) Binary() (string, error) {
+	return s.binary.get(func() (string, error) {
 		out := filepath.Join(Repo(), "bin", "layerwright")
 		cmd := exec.Command("make", "-s", "build")
 		cmd.Dir = Repo()
@@ -125,10 +150,6 @@ func Binary(t testing.TB) string {
 		}
 		return out, nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // start runs a daemon until the test binary ends, its output in a log file.
@@ -278,10 +299,13 @@ type Docker struct {
 // Engine is the test binary's Docker engine.
 func Engine(t testing.TB) *Docker {
 	t.Helper()
-	d, err := shared.docker.get(shared.newDocker)
+	d, err := shared.Engine()
 	Need(t, err)
 	return d
 }
+
+// Engine is the Set's Docker engine.
+func (s *Set) Engine() (*Docker, error) { return s.docker.get(s.newDocker) }
 
 func (s *Set) newDocker() (*Docker, error) {
 	if err := errors.Join(needRoot(), needProgram("dockerd", "docker", "runc")); err != nil {
@@ -336,12 +360,18 @@ type BuildKit struct {
 func Oracle(t testing.TB) *BuildKit {
 	t.Helper()
 	reg := SharedRegistry(t)
-	b, err := shared.buildkit.get(func() (*BuildKit, error) { return shared.newBuildKit(reg.Addr) })
+	b, err := shared.BuildKit(reg.Addr)
 	Need(t, err)
 	return b
 }
 
-func (s *Set) newBuildKit(registry string) (*BuildKit, error) {
+// BuildKit is the Set's buildkitd, which speaks plain HTTP with the registries.
+// Those of the first call count.
+func (s *Set) BuildKit(registries ...string) (*BuildKit, error) {
+	return s.buildkit.get(func() (*BuildKit, error) { return s.newBuildKit(registries) })
+}
+
+func (s *Set) newBuildKit(registries []string) (*BuildKit, error) {
 	if err := errors.Join(needRoot(), needProgram("runc")); err != nil {
 		return nil, err
 	}
@@ -356,8 +386,12 @@ func (s *Set) newBuildKit(registry string) (*BuildKit, error) {
 		return nil, err
 	}
 	conf := filepath.Join(dir, "buildkitd.toml")
-	text := fmt.Sprintf("[registry.%q]\n  http = true\n[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n[worker.containerd]\n  enabled = false\n", registry)
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+	var text strings.Builder
+	for _, r := range registries {
+		fmt.Fprintf(&text, "[registry.%q]\n  http = true\n", r)
+	}
+	text.WriteString("[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n[worker.containerd]\n  enabled = false\n")
+	if err := os.WriteFile(conf, []byte(text.String()), 0o600); err != nil {
 		return nil, err
 	}
 	b := &BuildKit{Addr: "unix://" + filepath.Join(dir, "sock"), Buildctl: filepath.Join(bin, "buildctl")}

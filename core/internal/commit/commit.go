@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -25,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/layer"
 )
 
 // Compression is how a blob is compressed. A sealed choice.
@@ -59,8 +61,29 @@ const gzipBlock = 1 << 20
 // Options are the choices of a Writer; the zero value is gzip, OCI.
 type Options struct {
 	Compression Compression
+	// Level is the compression level, 0 to 9 for gzip and 1 to 22 for zstd as
+	// BuildKit counts them; the fastest good one when nil.
+	Level *int
 	// Docker gives layers Docker's media types instead of OCI's.
 	Docker bool
+	// Latest is the time that no file of a layer may be later than
+	// (SOURCE_DATE_EPOCH with rewritten timestamps); nil leaves times alone.
+	Latest *time.Time
+}
+
+// CheckLevel says what is wrong with a level for a compression.
+func CheckLevel(c Compression, level int) error {
+	name, least, most := "gzip", 0, 9
+	switch c {
+	case Zstd:
+		name, least, most = "zstd", 1, 22
+	case None:
+		return errors.New("there is no level without compression")
+	}
+	if level < least || level > most {
+		return fmt.Errorf("level %d: %s has levels from %d to %d", level, name, least, most)
+	}
+	return nil
 }
 
 // Writer stores layers as blob files in a directory.
@@ -94,8 +117,7 @@ func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io
 	// The two hashes and the compression of different blocks go on side by
 	// side: diffID is taken from the buffers on their way.
 	buffered := bufio.NewWriterSize(&cancellable{ctx: ctx, w: io.MultiWriter(z, diffID)}, 1<<20)
-	err = write(ctx, buffered)
-	if err == nil {
+	if err = w.write(ctx, buffered, write); err == nil {
 		err = buffered.Flush()
 	}
 	if err = errors.Join(err, z.Close()); err != nil {
@@ -110,6 +132,15 @@ func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io
 		return nil, fmt.Errorf("store blob: %w", err)
 	}
 	return b, nil
+}
+
+// write runs write, with times clamped where that is asked for.
+func (w *Writer) write(ctx context.Context, to io.Writer, write func(ctx context.Context, w io.Writer) error) error {
+	if w.opts.Latest == nil {
+		return write(ctx, to)
+	}
+	c := layer.Clamp(to, *w.opts.Latest)
+	return errors.Join(write(ctx, c), c.Close())
 }
 
 // space says in words what ENOSPC means.
@@ -156,11 +187,19 @@ func (nopCloser) Close() error { return nil }
 func (w *Writer) compressor(out io.Writer) (io.WriteCloser, error) {
 	switch w.opts.Compression {
 	case Zstd:
-		return zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(2))
+		level := zstd.SpeedDefault
+		if w.opts.Level != nil {
+			level = zstd.EncoderLevelFromZstd(*w.opts.Level)
+		}
+		return zstd.NewWriter(out, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(2))
 	case None:
 		return nopCloser{out}, nil
 	}
-	z, err := pgzip.NewWriterLevel(out, pgzip.BestSpeed)
+	level := pgzip.BestSpeed
+	if w.opts.Level != nil {
+		level = *w.opts.Level
+	}
+	z, err := pgzip.NewWriterLevel(out, level)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -25,11 +27,12 @@ type dockerManifest struct {
 	Layers   []string
 }
 
-// DockerTar writes a tar for docker load, which is an OCI layout, too. names
+// DockerTar writes a tar for docker load, which is an OCI layout, too, to a file,
+// or to the stream to where that is not nil. names
 // are references ("app:1.2"). Of an index, docker load gets the image for this
 // machine's platform (else the first), tools that read OCI layouts all.
 // docker load of Docker 20.10 cannot read zstd layers: that is refused.
-func DockerTar(ctx context.Context, path string, a Artifact, names ...string) error {
+func DockerTar(ctx context.Context, path string, to io.Writer, a Artifact, names ...string) error {
 	img, err := loadable(a)
 	if err != nil {
 		return err
@@ -38,6 +41,16 @@ func DockerTar(ctx context.Context, path string, a Artifact, names ...string) er
 	if err != nil {
 		return err
 	}
+	return layoutTar(ctx, path, to, a, names, map[string][]byte{"manifest.json": manifest})
+}
+
+// OCITar writes an OCI image layout as a tar, as BuildKit's exporter "oci".
+func OCITar(ctx context.Context, path string, to io.Writer, a Artifact, names ...string) error {
+	return layoutTar(ctx, path, to, a, names, nil)
+}
+
+// layoutTar writes a layout as a tar, with further files.
+func layoutTar(ctx context.Context, path string, to io.Writer, a Artifact, names []string, more map[string][]byte) error {
 	all, err := blobs(a)
 	if err != nil {
 		return err
@@ -46,7 +59,12 @@ func DockerTar(ctx context.Context, path string, a Artifact, names ...string) er
 	if err != nil {
 		return err
 	}
-	return writeAtomic(path, 0o644, func(w io.Writer) error {
+	more = maps.Clone(more)
+	if more == nil {
+		more = map[string][]byte{}
+	}
+	more[layoutFile], more[indexFile] = []byte(layoutContent), index
+	return toFile(path, to, func(w io.Writer) error {
 		t := tarFile{tar.NewWriter(ctxWriter(ctx, w))}
 		for _, d := range []string{"blobs/", "blobs/sha256/"} {
 			if err := t.dir(d); err != nil {
@@ -58,11 +76,8 @@ func DockerTar(ctx context.Context, path string, a Artifact, names ...string) er
 				return err
 			}
 		}
-		for _, f := range []struct {
-			name string
-			data []byte
-		}{{layoutFile, []byte(layoutContent)}, {indexFile, index}, {"manifest.json", manifest}} {
-			if err := t.file(f.name, f.data); err != nil {
+		for _, name := range slices.Sorted(maps.Keys(more)) {
+			if err := t.file(name, more[name]); err != nil {
 				return err
 			}
 		}
@@ -132,9 +147,10 @@ func tarIndex(a Artifact, names []string) ([]byte, error) {
 			continue // dockerEntry has complained
 		}
 		named = reference.TagNameOnly(named)
-		list[i].Annotations = map[string]string{annotationImage: named.String()}
+		delete(list[i].Annotations, annotationName)
+		annotate(&list[i], annotationImage, named.String())
 		if t, ok := named.(reference.Tagged); ok {
-			list[i].Annotations[annotationName] = t.Tag()
+			annotate(&list[i], annotationName, t.Tag())
 		}
 	}
 	return json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: list})

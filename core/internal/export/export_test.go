@@ -230,7 +230,7 @@ func TestDockerTarHoldsWhatDockerLoadReads(t *testing.T) {
 	for name, a := range map[string]Artifact{"image": image(t), "index": index(t)} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "out.tar")
-			require.NoError(t, DockerTar(t.Context(), path, a, "app", "h.example/app:2"))
+			require.NoError(t, DockerTar(t.Context(), path, nil, a, "app", "h.example/app:2"))
 			f, err := os.Open(path)
 			require.NoError(t, err)
 			defer func() { _ = f.Close() }()
@@ -282,7 +282,7 @@ func TestAFailureLeavesTheOldFileAndNoOther(t *testing.T) {
 	require.NoError(t, err)
 	img, err := mutate.AppendLayers(empty.Image, l)
 	require.NoError(t, err)
-	err = DockerTar(t.Context(), path, oneLayer{img, unreadable{l}}, "app")
+	err = DockerTar(t.Context(), path, nil, oneLayer{img, unreadable{l}}, "app")
 	require.ErrorIs(t, err, iotest.ErrTimeout)
 	_, classified := fault.As(err)
 	require.False(t, classified, "not the disk's fault")

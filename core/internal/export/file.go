@@ -135,6 +135,14 @@ func (m *marking) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// File writes data to a file, which appears when it is complete.
+func File(path string, data []byte) error {
+	return writeAtomic(path, 0o644, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
 // Digest writes the artifact's digest, and nothing else, to a file.
 func Digest(path string, a Artifact) error {
 	d, err := a.Digest()

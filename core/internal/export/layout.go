@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -155,9 +156,10 @@ func descriptor(a Artifact, name string) (v1.Descriptor, error) {
 		return v1.Descriptor{}, fmt.Errorf("digest: %w", err)
 	}
 	desc := v1.Descriptor{MediaType: mt, Digest: d, Size: int64(len(raw))}
-	if name != "" {
-		desc.Annotations = map[string]string{annotationName: name}
+	if x, ok := a.(interface{ DescriptorAnnotations() map[string]string }); ok {
+		desc.Annotations = maps.Clone(x.DescriptorAnnotations())
 	}
+	annotate(&desc, annotationName, name)
 	if img, ok := a.(v1.Image); ok {
 		cf, err := img.ConfigFile()
 		if err != nil {
@@ -166,6 +168,17 @@ func descriptor(a Artifact, name string) (v1.Descriptor, error) {
 		desc.Platform = &v1.Platform{OS: cf.OS, Architecture: cf.Architecture, Variant: cf.Variant, OSVersion: cf.OSVersion}
 	}
 	return desc, nil
+}
+
+// annotate adds an annotation; an empty value is none.
+func annotate(d *v1.Descriptor, key, value string) {
+	if value == "" {
+		return
+	}
+	if d.Annotations == nil {
+		d.Annotations = map[string]string{}
+	}
+	d.Annotations[key] = value
 }
 
 // OCILayout writes an artifact into an OCI image layout directory, which is

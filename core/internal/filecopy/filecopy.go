@@ -18,6 +18,11 @@ func Clone(from, to string) (err error) {
 		return err
 	}
 	defer in.Close()
+	return From(in, to)
+}
+
+// From is Clone from an open file, from its current position on.
+func From(in *os.File, to string) (err error) {
 	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

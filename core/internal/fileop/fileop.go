@@ -24,6 +24,7 @@ import (
 	copy "github.com/tonistiigi/fsutil/copy"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/room"
 )
 
 // Op is one action on the tree at Root.
@@ -36,6 +37,8 @@ type Op struct {
 	// is looked up in, by the index of a vertex input (pb.NamedUserOpt);
 	// "" for scratch.
 	Names func(input int64) (string, error)
+	// Limit is what an archive may unpack to; room.Of(Root) when zero.
+	Limit room.Limit
 }
 
 // Run carries the action out and gives the paths, relative to Root, that it
@@ -408,8 +411,8 @@ func required(root string, a *pb.FileActionCopy) error {
 	return nil
 }
 
-// chowner gives files an owner; nil keeps what they have. A name that does not
-// exist means root, as in BuildKit.
+// chowner gives files an owner; nil keeps what they have. As in BuildKit a user's
+// name that does not exist means root, and a group's that of the user.
 func chowner(op Op, o *pb.ChownOpt) (copy.Chowner, error) {
 	u, err := owner(op, o)
 	if err != nil {
@@ -437,7 +440,7 @@ func owner(op Op, o *pb.ChownOpt) (*copy.User, error) {
 	}
 	switch g := o.Group.User.(type) {
 	case *pb.UserOpt_ByName:
-		u.GID, err = groupID(op, g.ByName)
+		u.GID, err = groupID(op, g.ByName, u.GID)
 	case *pb.UserOpt_ByID:
 		u.GID = int(g.ByID)
 	}
@@ -458,26 +461,26 @@ func userIDs(op Op, o *pb.UserOpt) (uid, gid int, err error) {
 		}
 		us, err := user.ParsePasswdFileFilter(at, func(u user.User) bool { return u.Name == n.ByName.Name })
 		if err != nil || len(us) == 0 {
-			return 0, 0, missingIsRoot(err)
+			return 0, 0, ignoreMissing(err)
 		}
 		return us[0].Uid, us[0].Gid, nil
 	}
 	return 0, 0, nil
 }
 
-func groupID(op Op, n *pb.NamedUserOpt) (int, error) {
+func groupID(op Op, n *pb.NamedUserOpt, otherwise int) (int, error) {
 	at, err := names(op, n, "/etc/group")
 	if at == "" || err != nil {
-		return 0, err
+		return otherwise, err
 	}
 	gs, err := user.ParseGroupFileFilter(at, func(g user.Group) bool { return g.Name == n.Name })
 	if err != nil || len(gs) == 0 {
-		return 0, missingIsRoot(err)
+		return otherwise, ignoreMissing(err)
 	}
 	return gs[0].Gid, nil
 }
 
-func missingIsRoot(err error) error {
+func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}

@@ -179,6 +179,7 @@ func TestCopyOwnerAndMode(t *testing.T) {
 	}{
 		{"user and group by name", func(c *pb.FileActionCopy) { c.Owner = byName("app", "staff") }, "644 1000:50"},
 		{"a user's own group", func(c *pb.FileActionCopy) { c.Owner = byName("app", "") }, "644 1000:1001"},
+		{"an unknown group is the user's own", func(c *pb.FileActionCopy) { c.Owner = byName("app", "ghosts") }, "644 1000:1001"},
 		{"an unknown name is root", func(c *pb.FileActionCopy) { c.Owner = byName("ghost", "ghosts") }, "644 0:0"},
 		{"a uid is also the gid", func(c *pb.FileActionCopy) {
 			c.Owner = &pb.ChownOpt{User: &pb.UserOpt{User: &pb.UserOpt_ByID{ByID: 7}}}

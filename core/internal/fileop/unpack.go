@@ -20,6 +20,7 @@ import (
 
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/layer"
+	"github.com/layerwright/layerwright/core/internal/room"
 )
 
 // unpack unpacks from into the directory to if from is a tar archive, plain or
@@ -54,7 +55,11 @@ func unpack(ctx context.Context, op Op, from, to string, owner copy.Chowner, tm 
 	if err != nil {
 		return false, err
 	}
-	opts := layer.ApplyOptions{Literal: true, Observe: func(o layer.Observed) { t.add(filepath.Join(dest, o.Path)) }}
+	limit := op.Limit
+	if limit == (room.Limit{}) {
+		limit = room.Of(op.Root)
+	}
+	opts := layer.ApplyOptions{Literal: true, Limit: limit.Bytes, Observe: func(o layer.Observed) { t.add(filepath.Join(dest, o.Path)) }}
 	if u, err := owner(nil); err != nil {
 		return false, err
 	} else if u != nil {
@@ -63,6 +68,12 @@ func unpack(ctx context.Context, op Op, from, to string, owner copy.Chowner, tm 
 	err = layer.Apply(ctx, dest, r, opts)
 	if errors.Is(err, layer.ErrEscape) {
 		return true, fault.New(fault.User, "%s: %w", from, layer.ErrEscape).With("The archive has names that lead out of the directory it is unpacked to; make it again without them.")
+	}
+	if errors.Is(err, layer.ErrTooLarge) {
+		return true, limit.Exceeded("unpacked, " + from)
+	}
+	if _, ok := fault.As(err); err != nil && !ok && ctx.Err() == nil {
+		err = fault.New(fault.User, "archive %s: %w", from, err).With("The archive is damaged, or has entries that do not fit where it is unpacked to.")
 	}
 	return true, err
 }

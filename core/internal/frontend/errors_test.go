@@ -46,7 +46,7 @@ func TestErrorsNamePlaceAndCause(t *testing.T) {
 		{"FROM base\nADD --checksum=sha256:1 a /c\n", 2, "checksum requires HTTP(S) or Git sources"},
 		{"FROM base AS a\nCOPY --from=b x y\nFROM base AS b\nCOPY --from=a x y\n", 2, "circular dependency detected on stage: a"},
 		{"FROM base\nWORKDIR ${a:?no}\n", 2, "a: no"},
-		{"# escape=x\nFROM base\n", 0, "invalid escape token"},
+		{"# escape=x\nFROM base\n", 1, "invalid escape token"},
 		{"# check=error=true\nFROM base as x\n", 0, "lint violation found for rules: FromAsCasing"},
 		{"# syntax=foo/bar:1\nFROM base\n", 1, `frontend "foo/bar:1" is not supported`},
 	} {

@@ -7,19 +7,16 @@ package frontend
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/moby/buildkit/exporter/containerimage/exptypes"
-	"github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/solver/pb"
@@ -53,6 +50,12 @@ type Request struct {
 	// when not nil, is its text, and nothing is read.
 	Filename string
 	Data     []byte
+	// ContextURL is the build context where it is no directory: what BuildKit
+	// takes as a context's URL, or a Stream. The Dockerfile is then in it,
+	// unless Data or the local source Dockerfile is there.
+	ContextURL string
+	// Contexts is needed for ContextURL and for OCI layouts.
+	Contexts Contexts
 
 	Target        string
 	Platforms     []ocispecs.Platform
@@ -86,56 +89,37 @@ type Image struct {
 	// (exptypes.ExporterImageConfigKey). BaseConfig is that of the base
 	// image, nil without one.
 	Config, BaseConfig []byte
+	// Epoch is SOURCE_DATE_EPOCH; nil if there is none.
+	Epoch *time.Time
 }
 
 // Run converts the Dockerfile. An error that has to do with a line carries its
 // location.
 func Run(ctx context.Context, req Request, resolver Resolver) (*Result, error) {
-	opts, err := options(req)
-	if err != nil {
-		return nil, err
-	}
-	g := &gateway{req: req, resolver: resolver, opts: opts}
-	res, err := builder.Build(ctx, g)
+	g, res, err := convert(ctx, req, resolver)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return nil, explain(err, g.usedBy(err))
+		var fe *filesError
+		if errors.As(err, &fe) {
+			return nil, fe.err
+		}
+		return nil, inContext(req, explain(err, g.usedBy(err)))
+	}
+	g.checkNoCacheFilter()
+	list, err := results(req, res)
+	if err != nil {
+		return nil, err
 	}
 	b := &graph.Builder{}
 	out := &Result{}
-	add := func(p ocispecs.Platform, r any, suffix string) error {
-		ref, ok := r.(*result)
-		if !ok {
-			return fmt.Errorf("no result for platform %s", platforms.FormatAll(p))
-		}
-		root, err := b.Add(ref.def)
+	for _, r := range list {
+		root, err := b.Add(r.ref.def)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		out.Images = append(out.Images, Image{Platform: p, Root: root,
-			Config:     res.Metadata[exptypes.ExporterImageConfigKey+suffix],
-			BaseConfig: res.Metadata[exptypes.ExporterImageBaseConfigKey+suffix]})
-		return nil
-	}
-	if res.Ref != nil {
-		p := platforms.DefaultSpec()
-		if len(req.Platforms) > 0 {
-			p = req.Platforms[0]
-		}
-		err = add(platforms.Normalize(p), res.Ref, "")
-	} else {
-		var ps exptypes.Platforms
-		if err := json.Unmarshal(res.Metadata[exptypes.ExporterPlatformsKey], &ps); err != nil {
-			return nil, fmt.Errorf("decode platforms: %w", err)
-		}
-		for _, p := range ps.Platforms {
-			err = errors.Join(err, add(p.Platform, res.Refs[p.ID], "/"+p.ID))
-		}
-	}
-	if err != nil {
-		return nil, err
+		out.Images = append(out.Images, Image{Platform: r.platform, Root: root, Config: r.config, BaseConfig: r.baseConfig, Epoch: r.epoch})
 	}
 	out.Graph = b.Graph()
 	return out, nil
@@ -144,6 +128,7 @@ func Run(ctx context.Context, req Request, resolver Resolver) (*Result, error) {
 // options are the request in the words of BuildKit's frontend.
 func options(req Request) (map[string]string, error) {
 	o := map[string]string{"filename": req.Filename}
+	contextOptions(req, o)
 	set := func(key, value string) {
 		if value != "" {
 			o[key] = value
@@ -174,7 +159,7 @@ func options(req Request) (map[string]string, error) {
 		o["label:"+k] = v
 	}
 	for k, v := range req.NamedContexts {
-		if strings.HasPrefix(v, "oci-layout:") {
+		if strings.HasPrefix(v, layoutPrefix) && req.Contexts == nil {
 			return nil, fault.New(fault.Usage, "--build-context %s=%s: an OCI layout as a context is not supported", k, v).
 				With("Push the image to a registry and name it as docker-image://REFERENCE.")
 		}
@@ -220,12 +205,18 @@ func explain(err error, fallback *fault.Location) error {
 	switch text := err.Error(); {
 	case errors.Is(err, fs.ErrNotExist) && strings.Contains(text, "failed to read dockerfile"):
 		e.Remedy = "Name the Dockerfile with --dockerfile, and its directory with --context."
+	case strings.Contains(text, "unsupported context source "+strings.TrimSuffix(cyclePrefix, ":")):
+		e.Err, e.Remedy = errors.New("a stage that a named context is made of uses this context itself"), "Make the named context of another stage (--build-context NAME=target:STAGE)."
+	case text == "syntax error in pattern":
+		e.Op, e.Remedy = "read .dockerignore", "Correct the pattern: a [ needs its ]."
 	case strings.Contains(text, "no build stage in current context"):
 		e.Remedy = "A Dockerfile begins with FROM; only ARG may come before it."
 	case strings.Contains(text, "unknown instruction"):
 		e.Remedy = "Correct the instruction's name, or end the line before with \\ if it continues there."
 	case strings.Contains(text, "the Dockerfile cannot be empty"), strings.Contains(text, "file with no instructions"):
 		e.Remedy = "A Dockerfile needs at least one FROM."
+	case strings.Contains(text, "check option"):
+		e.Remedy = "Write skip=RULE,RULE or skip=all, experimental=RULE or experimental=all, and error=true, with ; between them."
 	case strings.Contains(text, "lint violation found"):
 		e.Remedy = "Correct what the warnings name, or take error=true out of the line \"# check=\"."
 	case strings.Contains(text, "could not be found") && strings.Contains(text, "target stage"):

@@ -40,6 +40,7 @@ type gateway struct {
 	req      Request
 	resolver Resolver
 	opts     map[string]string
+	inputs   map[string]llb.State
 
 	mu   sync.Mutex
 	text []byte // the Dockerfile, once it has been read
@@ -55,13 +56,17 @@ func (e *imageError) Error() string { return e.err.Error() }
 func (e *imageError) Unwrap() error { return e.err }
 
 // usedBy is the instruction whose --from or from= names the image that err is
-// about: BuildKit gives a place to FROM only.
+// about (BuildKit gives a place to FROM only), or the place of other errors that
+// have none.
 func (g *gateway) usedBy(err error) *fault.Location {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var ie *imageError
-	if !errors.As(err, &ie) || g.text == nil {
+	if g.text == nil {
 		return nil
+	}
+	if !errors.As(err, &ie) {
+		return placeOf(err, g.req.Filename, g.text)
 	}
 	ast, err := parser.Parse(bytes.NewReader(g.text))
 	if err != nil {
@@ -95,6 +100,9 @@ func (g *gateway) read(local, name string, data []byte) {
 var _ gwclient.Client = (*gateway)(nil)
 
 func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+	if opt.OCILayoutOpt != nil {
+		return g.resolveLayout(ctx, ref, opt.OCILayoutOpt)
+	}
 	p := platforms.DefaultSpec()
 	if opt.ImageOpt != nil && opt.ImageOpt.Platform != nil {
 		p = *opt.ImageOpt.Platform
@@ -107,6 +115,9 @@ func (g *gateway) ResolveImageConfig(ctx context.Context, ref string, opt source
 }
 
 func (g *gateway) ResolveSourceMetadata(ctx context.Context, op *pb.SourceOp, opt sourceresolver.Opt) (*sourceresolver.MetaResponse, error) {
+	if md, ok, err := g.resolveGit(ctx, op); ok {
+		return md, err
+	}
 	ref, ok := strings.CutPrefix(op.Identifier, "docker-image://")
 	if !ok {
 		return &sourceresolver.MetaResponse{Op: op}, nil
@@ -127,7 +138,7 @@ func (g *gateway) BuildOpts() gwclient.BuildOpts {
 	}
 }
 
-func (*gateway) Inputs(context.Context) (map[string]llb.State, error) { return nil, nil }
+func (g *gateway) Inputs(context.Context) (map[string]llb.State, error) { return g.inputs, nil }
 
 func (*gateway) NewContainer(context.Context, gwclient.NewContainerRequest) (gwclient.Container, error) {
 	return nil, errors.New("containers of a frontend are not supported")
@@ -158,14 +169,15 @@ func (g *gateway) Solve(ctx context.Context, req gwclient.SolveRequest) (*gwclie
 		return nil, err
 	}
 	if name == "" {
-		res.SetRef(&result{def: req.Definition})
+		// The graph, or a remote context whose files will be asked for.
+		res.SetRef(&result{def: req.Definition, contexts: g.req.Contexts, read: g.readRemote})
 		return res, nil
 	}
 	dir, ok := g.req.Locals[name]
 	if !ok && (name != Dockerfile || g.req.Data == nil) {
 		return nil, fmt.Errorf("no local source %q", name)
 	}
-	ref := &result{def: req.Definition, dir: dir, read: func(file string, data []byte) { g.read(name, file, data) }}
+	ref := &result{def: req.Definition, dir: dir, read: func(file string, data []byte) error { g.read(name, file, data); return nil }}
 	if name == Dockerfile && g.req.Data != nil {
 		ref.files = map[string][]byte{g.req.Filename: g.req.Data}
 	}
@@ -193,8 +205,7 @@ func localOnly(def *pb.Definition) (string, error) {
 func (g *gateway) forward(ctx context.Context, req gwclient.SolveRequest) (*gwclient.Result, error) {
 	source := req.FrontendOpt["source"]
 	if !builtin(source) {
-		return nil, fault.New(fault.User, "frontend %q is not supported: Layerwright runs docker/dockerfile only", source).
-			With("Remove the line \"# syntax=\", or use a docker/dockerfile frontend.")
+		return nil, foreign(source, req.FrontendOpt)
 	}
 	g.opts["cmdline"] = req.FrontendOpt["cmdline"]
 	g.req.Progress.Emit(progress.Notice{Level: progress.Info, Time: time.Now(),
@@ -208,8 +219,11 @@ type result struct {
 	def   *pb.Definition
 	dir   string
 	files map[string][]byte
-	// read, where there is a directory, is told of what was read.
-	read func(name string, data []byte)
+	// contexts makes the directory where dir is empty.
+	contexts Contexts
+	// read, where there is a directory, is told of what was read and may
+	// refuse it.
+	read func(name string, data []byte) error
 }
 
 var _ gwclient.Reference = (*result)(nil)
@@ -224,16 +238,23 @@ func (r *result) ToState() (llb.State, error) {
 
 func (*result) Evaluate(context.Context) error { return nil }
 
-func (r *result) ReadFile(_ context.Context, req gwclient.ReadRequest) ([]byte, error) {
+func (r *result) ReadFile(ctx context.Context, req gwclient.ReadRequest) ([]byte, error) {
 	name := path.Clean("/" + req.Filename)[1:]
 	if data, ok := r.files[req.Filename]; ok {
-		r.read(req.Filename, data)
-		return data, nil
+		return data, r.read(req.Filename, data)
 	}
-	if r.dir == "" {
-		return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
+	dir, err := r.directory(ctx)
+	if err != nil {
+		return nil, err
 	}
-	f, err := os.OpenInRoot(r.dir, name)
+	if dir == "" {
+		return nil, missing("open", name)
+	}
+	open := os.OpenInRoot
+	if r.contexts != nil {
+		open = openResolved
+	}
+	f, err := open(dir, name)
 	if err != nil {
 		var pe *os.PathError
 		if errors.As(err, &pe) {
@@ -242,24 +263,40 @@ func (r *result) ReadFile(_ context.Context, req gwclient.ReadRequest) ([]byte, 
 		return nil, err
 	}
 	defer f.Close()
+	if req.Range != nil && req.Range.Offset > 0 {
+		if _, err := f.Seek(int64(req.Range.Offset), io.SeekStart); err != nil {
+			return nil, err
+		}
+	}
+	if req.Range != nil && req.Range.Length > 0 && req.Range.Length <= maxFile {
+		data, err := io.ReadAll(io.LimitReader(f, int64(req.Range.Length)))
+		if err == nil {
+			err = r.read(req.Filename, data)
+		}
+		return data, err
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("%s: larger than %d bytes", name, maxFile)
 	}
 	if err == nil {
-		r.read(req.Filename, data)
+		err = r.read(req.Filename, data)
 	}
 	return data, err
 }
 
-func (r *result) StatFile(_ context.Context, req gwclient.StatRequest) (*fstypes.Stat, error) {
+func (r *result) StatFile(ctx context.Context, req gwclient.StatRequest) (*fstypes.Stat, error) {
 	if data, ok := r.files[req.Path]; ok {
 		return &fstypes.Stat{Path: req.Path, Size: int64(len(data)), Mode: 0o644}, nil
 	}
-	if r.dir == "" {
-		return nil, &os.PathError{Op: "stat", Path: req.Path, Err: os.ErrNotExist}
+	dir, err := r.directory(ctx)
+	if err != nil {
+		return nil, err
 	}
-	root, err := os.OpenRoot(r.dir)
+	if dir == "" {
+		return nil, missing("stat", req.Path)
+	}
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -215,6 +215,16 @@ func (d *decoder) location(raw digest.Digest) *fault.Location {
 	return nil
 }
 
+// SourceScheme is the kind of a source ("docker-image", "local", "https"); "" for
+// other vertices.
+func SourceScheme(v *Vertex) string {
+	scheme, _, ok := strings.Cut(v.Op.GetSource().GetIdentifier(), "://")
+	if !ok {
+		return ""
+	}
+	return scheme
+}
+
 // Base is the input of a vertex whose tree the vertex changes: the root mount
 // of a command, the tree that files are copied to. Without one (sources, a file
 // operation on scratch) ok is false. A merge has several: see Chain.

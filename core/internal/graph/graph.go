@@ -5,6 +5,9 @@
 package graph
 
 import (
+	"bytes"
+	"strings"
+
 	"github.com/moby/buildkit/solver/pb"
 	"github.com/opencontainers/go-digest"
 
@@ -52,3 +55,24 @@ type Graph struct {
 	// (FROM scratch with nothing in it).
 	Roots []Edge
 }
+
+// Instruction is what a vertex carries out, as the Dockerfile has it: unlike
+// Name without the values of its arguments. Vertices without a place in the
+// Dockerfile have their name.
+func Instruction(v *Vertex) string {
+	if v.Location == nil || v.Op.GetSource() != nil {
+		return v.Name
+	}
+	lines := bytes.Split(v.Location.Source, []byte("\n"))
+	if v.Location.Start < 1 || v.Location.End > len(lines) {
+		return v.Name
+	}
+	text := strings.Join(strings.Fields(string(bytes.Join(lines[v.Location.Start-1:v.Location.End], []byte(" ")))), " ")
+	if len(text) > maxInstruction {
+		text = strings.ToValidUTF8(text[:maxInstruction], "") + "…"
+	}
+	return text
+}
+
+// maxInstruction is the length, in bytes, from which an instruction is cut.
+const maxInstruction = 200

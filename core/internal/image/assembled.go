@@ -17,9 +17,13 @@ type assembled struct {
 	config, raw []byte
 	manifest    v1.Manifest
 	layers      []v1.Layer
+	descriptor  map[string]string
 }
 
 var _ v1.Image = (*assembled)(nil)
+
+// DescriptorAnnotations are those of what points at the image.
+func (a *assembled) DescriptorAnnotations() map[string]string { return a.descriptor }
 
 func (a *assembled) Layers() ([]v1.Layer, error)         { return a.layers, nil }
 func (a *assembled) MediaType() (types.MediaType, error) { return a.manifest.MediaType, nil }

@@ -34,6 +34,18 @@ type Layer struct {
 type Options struct {
 	// Docker gives Docker's media types instead of OCI's.
 	Docker bool
+	// Annotations are the manifest's, or the index's.
+	Annotations map[string]string
+	// Descriptor are the annotations of what points at the image or index.
+	Descriptor map[string]string
+	// Epoch is the time that nothing but the base's history may be later than
+	// (SOURCE_DATE_EPOCH); BaseHistory is how much of the history is the
+	// base's.
+	Epoch       *time.Time
+	BaseHistory int
+	// EmbedConfig puts the configuration into the manifest as well
+	// (image-spec, descriptor.md, "data"), which saves its readers a request.
+	EmbedConfig bool
 }
 
 // Assemble makes an image of a raw configuration, as the frontend gives it, and
@@ -43,7 +55,12 @@ func Assemble(config []byte, layers []Layer, opts Options) (v1.Image, error) {
 	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: []v1.Descriptor{}}
 	if opts.Docker {
 		manifest.MediaType = types.DockerManifestSchema2
+		if len(opts.Annotations) > 0 {
+			return nil, fault.New(fault.Usage, "annotations need an OCI image: leave --image-format at oci").
+				With("Docker's own format has no annotations; labels are in both.")
+		}
 	}
+	manifest.Annotations = opts.Annotations
 	for i, l := range layers {
 		d, err := partial.Descriptor(l.Layer)
 		if err != nil {
@@ -58,7 +75,7 @@ func Assemble(config []byte, layers []Layer, opts Options) (v1.Image, error) {
 		}
 		manifest.Layers = append(manifest.Layers, v1.Descriptor{MediaType: mt, Size: d.Size, Digest: d.Digest, URLs: d.URLs})
 	}
-	raw, err := patch(config, layers, diffIDs)
+	raw, err := patch(config, layers, diffIDs, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +87,10 @@ func Assemble(config []byte, layers []Layer, opts Options) (v1.Image, error) {
 	if opts.Docker {
 		manifest.Config.MediaType = types.DockerConfigJSON
 	}
-	img := &assembled{config: raw, manifest: manifest}
+	if opts.EmbedConfig {
+		manifest.Config.Data = raw
+	}
+	img := &assembled{config: raw, manifest: manifest, descriptor: opts.Descriptor}
 	for i, l := range layers {
 		img.layers = append(img.layers, typed{Layer: l.Layer, mediaType: manifest.Layers[i].MediaType})
 	}
@@ -107,7 +127,7 @@ func convert(mt types.MediaType, docker bool) (types.MediaType, error) {
 }
 
 // patch completes the configuration: rootfs, history, creation time.
-func patch(config []byte, layers []Layer, diffIDs []v1.Hash) ([]byte, error) {
+func patch(config []byte, layers []Layer, diffIDs []v1.Hash, opts Options) ([]byte, error) {
 	m := map[string]json.RawMessage{}
 	if err := json.Unmarshal(config, &m); err != nil {
 		return nil, fmt.Errorf("decode image configuration: %w", err)
@@ -120,6 +140,7 @@ func patch(config []byte, layers []Layer, diffIDs []v1.Hash) ([]byte, error) {
 		return nil, errors.New("image configuration without os or architecture")
 	}
 	history := normalise(parsed.History, layers)
+	clampHistory(history, opts)
 	// A struct, for BuildKit's order of keys; without layers a null list.
 	rootfs := ocispecs.RootFS{Type: "layers"}
 	for _, d := range diffIDs {
@@ -134,6 +155,9 @@ func patch(config []byte, layers []Layer, diffIDs []v1.Hash) ([]byte, error) {
 		return nil
 	}
 	err := errors.Join(put("rootfs", rootfs), put("history", history))
+	if parsed.Created != nil && opts.Epoch != nil && parsed.Created.After(*opts.Epoch) {
+		err = errors.Join(err, put("created", opts.Epoch))
+	}
 	if _, ok := m["created"]; !ok {
 		var last *time.Time
 		for _, h := range history {
@@ -147,6 +171,19 @@ func patch(config []byte, layers []Layer, diffIDs []v1.Hash) ([]byte, error) {
 		return nil, err
 	}
 	return json.Marshal(m)
+}
+
+// clampHistory keeps the times of the build's own entries at or before the epoch.
+// The base's stay what they are, as in BuildKit.
+func clampHistory(history []ocispecs.History, opts Options) {
+	if opts.Epoch == nil {
+		return
+	}
+	for i := range history {
+		if i >= opts.BaseHistory && (history[i].Created == nil || history[i].Created.After(*opts.Epoch)) {
+			history[i].Created = opts.Epoch
+		}
+	}
 }
 
 // normalise makes history and layers agree (BuildKit's

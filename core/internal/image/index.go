@@ -14,7 +14,7 @@ import (
 // together here because the library marks each entry with an artifactType, which
 // an image has not.
 func Index(images []v1.Image, ps []ocispecs.Platform, opts Options) (v1.ImageIndex, error) {
-	m := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
+	m := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Annotations: opts.Annotations}
 	if opts.Docker {
 		m.MediaType = types.DockerManifestList
 	}
@@ -23,7 +23,7 @@ func Index(images []v1.Image, ps []ocispecs.Platform, opts Options) (v1.ImageInd
 		if err != nil {
 			return nil, fmt.Errorf("describe image %d: %w", i+1, err)
 		}
-		m.Manifests = append(m.Manifests, v1.Descriptor{MediaType: d.MediaType, Size: d.Size, Digest: d.Digest, Platform: &v1.Platform{
+		m.Manifests = append(m.Manifests, v1.Descriptor{Annotations: descriptorAnnotations(img), MediaType: d.MediaType, Size: d.Size, Digest: d.Digest, Platform: &v1.Platform{
 			OS: ps[i].OS, Architecture: ps[i].Architecture, Variant: ps[i].Variant, OSVersion: ps[i].OSVersion, OSFeatures: ps[i].OSFeatures,
 		}})
 	}
@@ -31,7 +31,14 @@ func Index(images []v1.Image, ps []ocispecs.Platform, opts Options) (v1.ImageInd
 	if err != nil {
 		return nil, fmt.Errorf("encode index: %w", err)
 	}
-	return &index{manifest: m, raw: raw, images: images}, nil
+	return &index{manifest: m, raw: raw, images: images, descriptor: opts.Descriptor}, nil
+}
+
+func descriptorAnnotations(img v1.Image) map[string]string {
+	if a, ok := img.(*assembled); ok {
+		return a.descriptor
+	}
+	return nil
 }
 
 // index is a finished index.
@@ -39,9 +46,14 @@ type index struct {
 	manifest v1.IndexManifest
 	raw      []byte
 	images   []v1.Image
+	// descriptor are the annotations of what points at the index.
+	descriptor map[string]string
 }
 
 var _ v1.ImageIndex = (*index)(nil)
+
+// DescriptorAnnotations are those of what points at the index.
+func (x *index) DescriptorAnnotations() map[string]string { return x.descriptor }
 
 func (x *index) MediaType() (types.MediaType, error)       { return x.manifest.MediaType, nil }
 func (x *index) Size() (int64, error)                      { return int64(len(x.raw)), nil }

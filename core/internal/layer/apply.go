@@ -30,6 +30,10 @@ const (
 // root.
 var ErrEscape = errors.New("entry tries to leave its root")
 
+// ErrTooLarge is in the chain of an error about more content than
+// ApplyOptions.Limit.
+var ErrTooLarge = errors.New("more content than allowed")
+
 // Apply unpacks one layer's uncompressed tar stream onto root, an existing
 // directory. Owners, modes, times, extended attributes, devices and hardlinks
 // are as in the stream; attributes of a hardlink's entry count for the file
@@ -85,6 +89,8 @@ type applier struct {
 	// own is what this layer has made so far, from the root down.
 	own *node
 	buf []byte
+	// written is the content so far.
+	written int64
 }
 
 // place is the directory that an entry goes to.

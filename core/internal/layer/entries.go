@@ -107,6 +107,9 @@ func mknodError(name string, err error) error {
 
 // file writes a regular file.
 func (a *applier) file(ctx context.Context, in place, name string, h *tar.Header, r io.Reader) (err error) {
+	if a.written += h.Size; a.opts.Limit > 0 && (a.written > a.opts.Limit || a.written < 0) {
+		return ErrTooLarge
+	}
 	var fd int
 	err = a.create(in, name, func(dir int) (err error) {
 		fd, err = unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)

@@ -41,6 +41,9 @@ type ApplyOptions struct {
 	// Literal treats names that look like whiteouts as ordinary files (ADD of
 	// an archive).
 	Literal bool
+	// Limit, when not 0, is how many bytes of content may be written; more
+	// is an error that wraps ErrTooLarge, before the file that has them.
+	Limit int64
 	// Owner, when not nil, is given to every entry in place of its own.
 	Owner *Owner
 }

@@ -40,8 +40,12 @@ func (e *Env) exec(v *graph.Vertex, op *pb.ExecOp) (solve.Op, error) {
 		return nil, fault.New(fault.Environment, "RUN --security=insecure needs a privileged builder").
 			With("Leave --security=insecure out: no isolation of Layerwright gives a step more rights than the job has.")
 	}
-	if len(op.CdiDevices) > 0 {
-		return nil, unsupported("RUN --device")
+	for _, d := range op.CdiDevices {
+		if !d.Optional {
+			return nil, fault.New(fault.User, "RUN --device: required device %q is not registered, as Layerwright has no devices for steps", d.Name).
+				With("Leave out required, so that the step runs without the device, or build this Dockerfile with BuildKit on a machine that has it.")
+		}
+		e.notice(v, "device %q is not registered: the step runs without it", d.Name)
 	}
 	if op.Network == pb.NetMode_NONE {
 		if err := e.NetworkNone(); err != nil {
@@ -65,7 +69,9 @@ func (e *Env) exec(v *graph.Vertex, op *pb.ExecOp) (solve.Op, error) {
 				return nil, err
 			}
 		case pb.MountType_SSH:
-			return nil, unsupported("RUN --mount=type=ssh")
+			if err := e.checkSSH(m.SSHOpt); err != nil {
+				return nil, err
+			}
 		default:
 			return nil, unsupported("a mount of type %s", m.MountType)
 		}
@@ -139,10 +145,13 @@ func (o *execOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 		return nil, discard(tree, err)
 	}
 	outcome, err := o.command(ctx, tree.Dir(), mounted(list))
+	if end := mounts.endRun(); end != nil {
+		err = errors.Join(err, end)
+	}
 	if err != nil {
 		return nil, discard(tree, err)
 	}
-	s, err := tree.Commit(ctx, snapshot.Changes{Suspect: outcome.Suspect}, o.env.capture(o.v))
+	s, err := tree.Commit(o.env.lasting(ctx), snapshot.Changes{Suspect: outcome.Suspect}, o.env.capture(o.v))
 	if err != nil {
 		return nil, discard(tree, err)
 	}

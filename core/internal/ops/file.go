@@ -88,7 +88,7 @@ func (o *fileOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 		if changes.Known == nil {
 			changes.Known = []string{}
 		}
-		s, err := w.Commit(ctx, changes, o.env.capture(o.v))
+		s, err := w.Commit(o.env.lasting(ctx), changes, o.env.capture(o.v))
 		if err != nil {
 			return nil, err
 		}
@@ -105,6 +105,9 @@ func (r *fileRun) action(ctx context.Context, i int64, a *pb.FileAction) (*work,
 		if source, err = r.read(ctx, a.SecondaryInput); err != nil {
 			return nil, err
 		}
+	}
+	if err := notAPage(r.v, a, source); err != nil {
+		return nil, err
 	}
 	w, err := r.write(ctx, a.Input)
 	if err != nil {

@@ -31,12 +31,14 @@ type mountSet struct {
 	env  *Env
 	in   []solve.Claim
 	ends []func() error
+	// ran end as soon as the command has ended.
+	ran []func() error
 }
 
 func (s *mountSet) atEnd(f func() error) { s.ends = append(s.ends, f) }
 
 func (s *mountSet) close() error {
-	var err error
+	err := s.endRun()
 	for i := len(s.ends) - 1; i >= 0; i-- {
 		err = errors.Join(err, s.ends[i]())
 	}
@@ -105,6 +107,11 @@ func (s *mountSet) prepare(ctx context.Context, o *execOp) ([]stepMount, error) 
 			}
 			sm.Kind, sm.Data = sandbox.Secret, data
 			sm.UID, sm.GID, sm.Mode = int(m.SecretOpt.Uid), int(m.SecretOpt.Gid), fs.FileMode(m.SecretOpt.Mode&0o777)
+		case pb.MountType_SSH:
+			var given bool
+			if given, err = s.agent(ctx, o, m, &sm); !given && err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -218,14 +225,30 @@ func (s *mountSet) cache(ctx context.Context, name string, mounts []*stepMount) 
 		return "", err
 	}
 	s.atEnd(func() error { release(); return nil })
+	// One step at a time makes it: what is restored has to be what is kept.
+	made, err := s.env.locks.enter(ctx, dir+" is being made", true)
+	if err != nil {
+		return "", err
+	}
+	defer made()
+	kept := s.env.CacheMounts != nil && dir == filepath.Join(s.env.Caches, name) // not one more for sharing=private
 	if _, err := os.Lstat(dir); err == nil {
+		if kept && s.env.used.add(name, mounts[0].Target) {
+			s.env.CacheMounts.Adopt(ctx, name, dir)
+		}
 		return dir, nil
 	}
-	return dir, s.newCache(ctx, mounts[0].pb, dir)
+	restore := func(string) bool { return false }
+	if kept {
+		s.env.used.add(name, mounts[0].Target)
+		restore = func(fresh string) bool { return s.env.CacheMounts.Restore(ctx, name, mounts[0].Target, fresh) }
+	}
+	return dir, s.newCache(ctx, mounts[0].pb, dir, restore)
 }
 
-// newCache fills a cache directory for the first time; it appears whole.
-func (s *mountSet) newCache(ctx context.Context, m *pb.Mount, dir string) error {
+// newCache fills a cache directory for the first time, with what restore finds
+// or else what from= says; it appears whole.
+func (s *mountSet) newCache(ctx context.Context, m *pb.Mount, dir string, restore func(fresh string) bool) error {
 	tmp, err := os.MkdirTemp(s.env.Caches, ".new-")
 	if err != nil {
 		return err
@@ -238,7 +261,7 @@ func (s *mountSet) newCache(ctx context.Context, m *pb.Mount, dir string) error 
 	if err := os.Chmod(fresh, 0o755); err != nil {
 		return err
 	}
-	if m.Input >= 0 {
+	if !restore(fresh) && m.Input >= 0 {
 		if err := s.fill(ctx, claimOf(s.in[m.Input]), m.Selector, fresh); err != nil {
 			return err
 		}

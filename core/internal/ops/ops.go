@@ -22,8 +22,10 @@ import (
 	"github.com/layerwright/layerwright/core/internal/sandbox"
 	"github.com/layerwright/layerwright/core/internal/snapshot"
 	"github.com/layerwright/layerwright/core/internal/solve"
+	"github.com/layerwright/layerwright/core/internal/source/git"
 	"github.com/layerwright/layerwright/core/internal/source/local"
 	"github.com/layerwright/layerwright/core/internal/source/web"
+	"github.com/layerwright/layerwright/core/internal/sshagent"
 )
 
 // Env is what the ops of one build work with. All fields are required unless
@@ -37,13 +39,19 @@ type Env struct {
 	Blobs    *commit.Writer
 	// Images gives an image's layers, base first, without fetching them.
 	Images func(ctx context.Context, ref string, platform ocispecs.Platform) ([]v1.Layer, error)
+	// Layouts is the same for an image in an OCI layout, by the layout's id.
+	Layouts func(ctx context.Context, store, digest string, platform ocispecs.Platform) ([]v1.Layer, error)
 	// Locals maps a local source's name to a directory. Outside runs a
 	// function while such directories mean what they meant at the start.
 	Locals  map[string]string
 	Outside func(func() error) error
 	Secrets map[string][]byte
+	// SSH are the agents for steps; nil has none.
+	SSH *sshagent.Agents
 	// Web fetches what ADD names by URL.
 	Web web.Fetcher
+	// Git checks out what ADD and contexts name by git URL.
+	Git *git.Source
 	// NetworkNone says why a step cannot be without a network; nil if it can.
 	NetworkNone func() error
 	// Caches is the directory of cache mounts, Scratch one for temporary
@@ -53,9 +61,15 @@ type Env struct {
 	// Wanted are the vertices whose layers are asked for. Made is told of
 	// each such layer, which may still be in the making.
 	Wanted map[*graph.Vertex]bool
-	Made   func(l v1.Layer, created time.Time, description string)
+	// Saved says that layers are of use even if the build fails.
+	Saved bool
+	Made  func(v *graph.Vertex, l v1.Layer, created time.Time)
+
+	// CacheMounts keeps cache mounts between jobs; nil if nobody does.
+	CacheMounts CacheMounts
 
 	locks cacheLocks
+	used  usedCaches
 }
 
 // Resolve implements solve.Resolver.
@@ -80,6 +94,9 @@ func unsupported(format string, args ...any) error {
 
 // result hands a state's claims to the scheduler.
 type result struct{ snapshot.State }
+
+// Result makes a state what the scheduler hands on.
+func Result(s snapshot.State) solve.Result { return result{s} }
 
 // Claims implements solve.Result.
 func (r result) Claims(owners []int) []solve.Claim {
@@ -106,22 +123,34 @@ func (e *Env) capture(v *graph.Vertex) snapshot.Capture {
 	}
 }
 
+// lasting is the context for making a layer.
+func (e *Env) lasting(ctx context.Context) context.Context {
+	if e.Saved {
+		return solve.Whole(ctx)
+	}
+	return ctx
+}
+
 // made announces a committed vertex's layer.
 func (e *Env) made(v *graph.Vertex, s snapshot.State) {
 	if !e.Wanted[v] {
 		return
 	}
 	layers := s.Layers()
-	e.Made(layers[len(layers)-1], time.Now(), v.Name)
+	e.Made(v, layers[len(layers)-1], time.Now())
 }
 
 func (e *Env) source(v *graph.Vertex, s *pb.SourceOp) (solve.Op, error) {
 	scheme, rest, _ := strings.Cut(s.Identifier, "://")
 	switch scheme {
-	case "docker-image":
+	case "docker-image", "oci-layout":
 		p := ocispecs.Platform{}
 		if o := v.Op.Platform; o != nil {
 			p = ocispecs.Platform{OS: o.OS, Architecture: o.Architecture, Variant: o.Variant, OSVersion: o.OSVersion, OSFeatures: o.OSFeatures}
+		}
+		if scheme == "oci-layout" {
+			_, digest, _ := strings.Cut(rest, "@")
+			return &layoutOp{env: e, store: s.Attrs[pb.AttrOCILayoutStoreID], digest: digest, platform: p}, nil
 		}
 		return &imageOp{env: e, ref: rest, platform: p}, nil
 	case "local":
@@ -132,7 +161,7 @@ func (e *Env) source(v *graph.Vertex, s *pb.SourceOp) (solve.Op, error) {
 	case "http", "https":
 		return &webOp{env: e, url: s.Identifier, attrs: s.Attrs}, nil
 	case "git":
-		return nil, unsupported("a git repository as a source (%s)", s.Identifier)
+		return &gitOp{env: e, v: v, identifier: s.Identifier, attrs: s.Attrs}, nil
 	}
 	return nil, unsupported("source %s", s.Identifier)
 }

@@ -79,7 +79,7 @@ func newRig(t *testing.T, s *toySandbox) *rig {
 		Store:       trees, Sandbox: s, Blobs: commit.New(filepath.Join(dir, "blobs"), commit.Options{}),
 		Caches: filepath.Join(dir, "caches"), Scratch: filepath.Join(dir, "scratch"), Progress: r,
 		Outside: func(f func() error) error { return f() }, Secrets: map[string][]byte{},
-		Made: func(v1.Layer, time.Time, string) {},
+		Made: func(*graph.Vertex, v1.Layer, time.Time) {},
 	}
 	return r
 }
@@ -293,7 +293,6 @@ func TestWhatCannotBeDoneIsRefusedWithItsLineBeforeAnythingRuns(t *testing.T) {
 		"second output":      {exec(&pb.ExecOp{Mounts: []*pb.Mount{{Dest: "/s", Input: -1, Output: 1}}}), fault.User},
 		"secret not given":   {exec(&pb.ExecOp{Secretenv: []*pb.SecretEnv{{ID: "x", Name: "X"}}}), fault.User},
 		"no network there":   {exec(&pb.ExecOp{Network: pb.NetMode_NONE}), fault.Environment},
-		"git":                {source("git://host/repo"), fault.User},
 		"unknown source":     {source("carrier-pigeon://x"), fault.User},
 		"context not given":  {source("local://other"), fault.Usage},
 		"diff":               {&pb.Op{Op: &pb.Op_Diff{Diff: &pb.DiffOp{}}}, fault.User},

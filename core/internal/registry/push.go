@@ -154,9 +154,17 @@ func (p *Pusher) upload(ctx context.Context, digest v1.Hash, layer v1.Layer) err
 }
 
 func (s *session) exists(ctx context.Context, digest v1.Hash) (bool, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, s.url("blobs", digest.String()), nil)
+	return s.existsAt(ctx, "blobs", digest.String())
+}
+
+func (s *session) existsAt(ctx context.Context, parts ...string) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, s.url(parts...), nil)
 	if err != nil {
 		return false, err
+	}
+	if parts[0] == "manifests" {
+		req.Header.Set("Accept", strings.Join([]string{string(types.OCIImageIndex), string(types.OCIManifestSchema1),
+			string(types.DockerManifestList), string(types.DockerManifestSchema2)}, ","))
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
@@ -313,6 +321,9 @@ func (c *counting) Read(b []byte) (int, error) {
 // Put sends an image or index with everything that it consists of, manifests
 // by digest, and gives it no tag.
 func (p *Pusher) Put(ctx context.Context, a Artifact) error {
+	if p.has(ctx, a) {
+		return nil
+	}
 	switch a := a.(type) {
 	case v1.ImageIndex:
 		return p.putIndex(ctx, a, 0)
@@ -321,6 +332,26 @@ func (p *Pusher) Put(ctx context.Context, a Artifact) error {
 	default:
 		return fmt.Errorf("put %T: neither image nor index", a)
 	}
+}
+
+// has says whether the repository has the very same manifest, and with it all
+// that it refers to: a registry accepts none whose blobs are missing. It is
+// asked only where nothing new was sent, which is what a build from a cache
+// comes to. Not to know is no error: then everything is sent.
+func (p *Pusher) has(ctx context.Context, a Artifact) bool {
+	p.mu.Lock()
+	untouched := len(p.sent) == 0
+	p.mu.Unlock()
+	digest, err := a.Digest()
+	if !untouched || err != nil {
+		return false
+	}
+	s, err := p.c.session(ctx, p.repo, true)
+	if err != nil {
+		return false
+	}
+	there, err := s.existsAt(ctx, "manifests", digest.String())
+	return err == nil && there
 }
 
 func (p *Pusher) putIndex(ctx context.Context, idx v1.ImageIndex, depth int) error {
@@ -355,6 +386,14 @@ func (p *Pusher) putIndex(ctx context.Context, idx v1.ImageIndex, depth int) err
 }
 
 func (p *Pusher) putImage(ctx context.Context, img v1.Image) error {
+	if err := p.PutBlobs(ctx, img); err != nil {
+		return err
+	}
+	return p.putManifest(ctx, img, "")
+}
+
+// PutBlobs sends an image's layers and configuration, and no manifest.
+func (p *Pusher) PutBlobs(ctx context.Context, img v1.Image) error {
 	layers, err := img.Layers()
 	if err != nil {
 		return fmt.Errorf("layers of image: %w", err)
@@ -371,10 +410,7 @@ func (p *Pusher) putImage(ctx context.Context, img v1.Image) error {
 	for _, l := range append(layers[:len(layers):len(layers)], v1.Layer(&memory{config, m.Config})) {
 		g.Go(func() error { return p.Upload(gctx, l) })
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return p.putManifest(ctx, img, "")
+	return g.Wait()
 }
 
 // memory is the config as a blob to upload.

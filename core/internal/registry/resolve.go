@@ -67,7 +67,14 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform *v1.Platform)
 	}
 	want = platforms.Normalize(want)
 	key := named.String() + " " + platforms.FormatAll(want)
-	return getSlot(&c.mu, c.images, key).get(ctx, func() (*Image, error) {
+	return getSlot(&c.mu, c.images, key).get(ctx, func() (img *Image, err error) {
+		defer func() {
+			if _, digested := named.(reference.Digested); err == nil && !digested {
+				// The frontend asks for the tag, the build for the tag with
+				// the digest that came of it: the same image.
+				c.know(named.String()+"@"+img.Digest.String()+" "+platforms.FormatAll(want), img)
+			}
+		}()
 		for _, m := range c.mirrors(repo) {
 			img, err := c.resolve(ctx, m, named, platforms.Only(want), platforms.FormatAll(want))
 			if err == nil {
@@ -83,6 +90,15 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform *v1.Platform)
 		}
 		return c.resolve(ctx, repo, named, platforms.Only(want), platforms.FormatAll(want))
 	})
+}
+
+// know has an image answer for a key that nobody has asked for yet.
+func (c *Client) know(key string, img *Image) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.images[key]; !ok {
+		c.images[key] = &slot[*Image]{turn: make(chan struct{}, 1), done: true, val: img}
+	}
 }
 
 // mirrors are the places to ask before a repository's own registry.

@@ -186,7 +186,10 @@ func (s *inplace) notices(step Step) {
 		s.notice("The hostname " + strconv.Quote(step.Hostname) + " cannot be set with isolation inplace: steps see the container's.")
 	}
 	for _, m := range step.Mounts {
-		if m.Kind == Tmpfs && m.Size > 0 {
+		switch {
+		case m.Kind == Tmpfs && m.Target == "/dev/shm":
+			s.notice("The size of /dev/shm cannot be set with isolation inplace: it is the container's own (docker run --shm-size).")
+		case m.Kind == Tmpfs && m.Size > 0:
 			s.notice("The size of the tmpfs at " + m.Target + " is not limited with isolation inplace.")
 		}
 	}

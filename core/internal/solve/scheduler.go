@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 // Options of Solve. Resolve is required.
 type Options struct {
 	Resolve Resolver
+	// Cache may be nil.
+	Cache Cache
 	// Progress takes Plan, Started and Done events; nil drops them.
 	Progress progress.Sink
 }
@@ -23,24 +26,26 @@ type Options struct {
 // Solve runs what the roots of the graph need and returns a claim for each
 // root, in order (nil for a root without a vertex). The first failure cancels
 // everything else and is what is returned, with the Dockerfile location of its
-// vertex; when ctx is cancelled the error is its cause. On an error no claim is
+// vertex; when outer is cancelled the error is its cause. On an error no claim is
 // left.
-func Solve(ctx context.Context, g *graph.Graph, opts Options) ([]Claim, error) {
+func Solve(outer context.Context, g *graph.Graph, opts Options) ([]Claim, error) {
 	if opts.Progress == nil {
 		opts.Progress = progress.Discard
 	}
-	s, err := newRun(g, opts)
+	if opts.Cache == nil {
+		opts.Cache = noCache{}
+	}
+	s, err := newRun(outer, g, opts)
 	if err != nil {
 		return nil, err
 	}
+	// What is done is worth saving also when a later step fails.
+	s.save = func(v *graph.Vertex, results []Result) { opts.Cache.Save(outer, v, results) }
 	// Not cancelled on success: layers may still be in the making, and end with
 	// the caller's context.
-	ctx, s.cancel = context.WithCancelCause(ctx)
-	steps := make([]progress.Step, 0, len(s.order))
-	for _, n := range s.order {
-		steps = append(steps, n.step)
-	}
-	opts.Progress.Emit(progress.Plan{Steps: steps})
+	ctx, cancel := context.WithCancelCause(context.WithValue(outer, wholeKey{}, outer))
+	s.cancel = cancel
+	s.announce()
 	var wg sync.WaitGroup
 	for _, n := range s.order {
 		wg.Go(func() { s.node(ctx, n) })
@@ -66,7 +71,11 @@ type run struct {
 	opts  Options
 	nodes map[*graph.Vertex]*node
 	order []*node
+	// plan is every step of the graph that the roots depend on; spared are
+	// those of them that need not run, because what needs them is known.
+	plan, spared []progress.Step
 
+	save    func(v *graph.Vertex, results []Result)
 	cancel  context.CancelCauseFunc
 	once    sync.Once
 	failure error
@@ -77,6 +86,10 @@ type node struct {
 	v    *graph.Vertex
 	op   Op
 	step progress.Step
+	// known is the result from the cache; nil if the vertex runs.
+	known []Result
+	// inputs are the vertex's, none if it is known.
+	inputs []graph.Edge
 	// owners lists, for each output, the consumers' indexes, ascending.
 	owners map[int][]int
 
@@ -94,40 +107,45 @@ type owned struct {
 	claim Claim
 }
 
-func newRun(g *graph.Graph, opts Options) (*run, error) {
+func newRun(ctx context.Context, g *graph.Graph, opts Options) (*run, error) {
 	s := &run{opts: opts, nodes: map[*graph.Vertex]*node{}}
-	needed := map[*graph.Vertex]bool{}
-	todo := []*graph.Vertex{}
-	for _, r := range g.Roots {
-		if r.Vertex != nil {
-			todo = append(todo, r.Vertex)
-		}
-	}
-	for len(todo) > 0 {
-		v := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if needed[v] {
-			continue
-		}
-		needed[v] = true
-		for _, in := range v.Inputs {
-			todo = append(todo, in.Vertex)
-		}
-	}
-	// Vertices are in topological order, so consumers come ascending.
+	all := needed(g, nil)
+	var vertices []*graph.Vertex
 	for _, v := range g.Vertices {
-		if !needed[v] {
-			continue
+		if all[v] {
+			vertices = append(vertices, v)
 		}
+	}
+	ops := map[*graph.Vertex]Op{}
+	for _, v := range vertices {
+		// Also what the cache knows: whether a build is refused must not
+		// depend on what others have built.
 		op, err := opts.Resolve(v)
 		if err != nil {
 			return nil, fault.At(err, v.Location)
 		}
-		n := &node{v: v, op: op, owners: map[int][]int{}, done: make(chan struct{}), claims: map[int][]owned{},
-			step: progress.Step{ID: v.Digest.String(), Number: len(s.order) + 1, Name: v.Name, Location: v.Location}}
+		ops[v] = op
+	}
+	known := opts.Cache.Known(ctx, vertices)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	rest := needed(g, known)
+	// Vertices are in topological order, so consumers come ascending.
+	for i, v := range vertices {
+		step := progress.Step{ID: v.Digest.String(), Number: i + 1, Name: v.Name, Location: v.Location}
+		s.plan = append(s.plan, step)
+		if !rest[v] {
+			s.spared = append(s.spared, step)
+			continue
+		}
+		n := &node{v: v, op: ops[v], step: step, known: known[v], owners: map[int][]int{}, done: make(chan struct{}), claims: map[int][]owned{}}
+		if n.known == nil {
+			n.inputs = v.Inputs
+		}
 		s.nodes[v] = n
 		s.order = append(s.order, n)
-		for _, in := range v.Inputs {
+		for _, in := range n.inputs {
 			from := s.nodes[in.Vertex]
 			if from == nil {
 				return nil, fmt.Errorf("graph is not in topological order at %s", v.Name)
@@ -144,10 +162,36 @@ func newRun(g *graph.Graph, opts Options) (*run, error) {
 	return s, nil
 }
 
+// needed are the vertices that the roots depend on, not beyond known ones.
+func needed(g *graph.Graph, known map[*graph.Vertex][]Result) map[*graph.Vertex]bool {
+	out := map[*graph.Vertex]bool{}
+	todo := slices.Clone(g.Roots)
+	for len(todo) > 0 {
+		v := todo[len(todo)-1].Vertex
+		todo = todo[:len(todo)-1]
+		if v == nil || out[v] {
+			continue
+		}
+		out[v] = true
+		if known[v] == nil {
+			todo = append(todo, v.Inputs...)
+		}
+	}
+	return out
+}
+
+// announce tells what may run, and what need not.
+func (s *run) announce() {
+	s.opts.Progress.Emit(progress.Plan{Steps: s.plan})
+	for _, step := range s.spared {
+		s.opts.Progress.Emit(progress.Done{Step: step, Cached: true, Time: time.Now()})
+	}
+}
+
 // node waits for the inputs of a vertex, runs it, and hands out its results.
 func (s *run) node(ctx context.Context, n *node) {
 	defer close(n.done)
-	for _, in := range n.v.Inputs {
+	for _, in := range n.inputs {
 		select {
 		case <-s.nodes[in.Vertex].done:
 		case <-ctx.Done():
@@ -162,14 +206,14 @@ func (s *run) node(ctx context.Context, n *node) {
 		s.fail(context.Cause(ctx))
 		return
 	}
-	inputs := make([]Claim, len(n.v.Inputs))
-	for i, in := range n.v.Inputs {
+	inputs := make([]Claim, len(n.inputs))
+	for i, in := range n.inputs {
 		inputs[i] = s.nodes[in.Vertex].take(in.Output, n.v.Index)
 	}
 	start := time.Now()
 	s.opts.Progress.Emit(progress.Started{Step: n.step, Time: start})
 	ctx = withStep(ctx, n.step)
-	results, err := runOp(ctx, n.op, inputs)
+	results, cached, err := s.result(ctx, n, inputs)
 	if err == nil {
 		err = n.hand(results)
 	}
@@ -180,12 +224,26 @@ func (s *run) node(ctx context.Context, n *node) {
 		c.Release()
 	}
 	now := time.Now()
-	s.opts.Progress.Emit(progress.Done{Step: n.step, Err: err, Time: now, Duration: now.Sub(start)})
+	s.opts.Progress.Emit(progress.Done{Step: n.step, Err: err, Cached: cached && err == nil, Time: now, Duration: now.Sub(start)})
 	if err != nil {
-		s.fail(fault.At(err, n.v.Location))
+		s.fail(fault.At(err, s.place(n.v)))
 		return
 	}
 	n.ok = true
+}
+
+// result is what the cache knows of a vertex, or what it yields when it runs.
+func (s *run) result(ctx context.Context, n *node, inputs []Claim) (results []Result, cached bool, err error) {
+	if n.known != nil {
+		return n.known, true, nil
+	}
+	if known := s.opts.Cache.Lookup(ctx, n.v, inputs); known != nil {
+		return known, true, nil
+	}
+	if results, err = runOp(ctx, n.op, inputs); err == nil {
+		s.save(n.v, results)
+	}
+	return results, false, err
 }
 
 // runOp turns a panic into an error: a defect in one op must not leave the
@@ -197,6 +255,22 @@ func runOp(ctx context.Context, op Op, inputs []Claim) (_ []Result, err error) {
 		}
 	}()
 	return op.Run(ctx, inputs)
+}
+
+// place is where a vertex comes from, or else who needs it first: what an
+// instruction fetches (ADD of a URL) has no place of its own.
+func (s *run) place(v *graph.Vertex) *fault.Location {
+	if v.Location != nil {
+		return v.Location
+	}
+	for _, n := range s.order { // consumers come later, so this ends
+		for _, in := range n.v.Inputs {
+			if in.Vertex == v {
+				return s.place(n.v)
+			}
+		}
+	}
+	return nil
 }
 
 func (s *run) fail(err error) {
@@ -251,6 +325,18 @@ func (n *node) releaseRest() {
 }
 
 type stepKey struct{}
+
+type wholeKey struct{}
+
+// Whole gives an Op a context that ends with the build instead of with the first
+// failure of any step: for what should be finished although the build fails, a
+// layer for the cache.
+func Whole(ctx context.Context) context.Context {
+	if whole, ok := ctx.Value(wholeKey{}).(context.Context); ok {
+		return whole
+	}
+	return ctx
+}
 
 func withStep(ctx context.Context, step progress.Step) context.Context {
 	return context.WithValue(ctx, stepKey{}, step)

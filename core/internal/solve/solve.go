@@ -36,3 +36,27 @@ type Op interface {
 // Resolver finds the Op for a vertex. It is called for every needed vertex
 // before the first one runs, so that what is not supported is found out early.
 type Resolver func(v *graph.Vertex) (Op, error)
+
+// Cache knows results of earlier builds. The scheduler asks, and decides
+// nothing: what a result is known by is the cache's own matter. No method fails:
+// a cache that cannot answer knows nothing.
+type Cache interface {
+	// Known is asked once, before anything runs, for the vertices that the
+	// roots may need, in graph order. What is needed only by vertices that it
+	// knows the results of will not run.
+	Known(ctx context.Context, vertices []*graph.Vertex) map[*graph.Vertex][]Result
+	// Lookup is asked for a vertex that Known did not know, when its inputs
+	// are there. The claims are for looking only. nil is a miss.
+	Lookup(ctx context.Context, v *graph.Vertex, inputs []Claim) []Result
+	// Save is told what a vertex that ran has yielded, before any consumer
+	// is. It must not block: the work goes on in the background, also when
+	// the solve fails, until ctx ends.
+	Save(ctx context.Context, v *graph.Vertex, results []Result)
+}
+
+// noCache knows nothing.
+type noCache struct{}
+
+func (noCache) Known(context.Context, []*graph.Vertex) map[*graph.Vertex][]Result { return nil }
+func (noCache) Lookup(context.Context, *graph.Vertex, []Claim) []Result           { return nil }
+func (noCache) Save(context.Context, *graph.Vertex, []Result)                     {}

@@ -294,3 +294,14 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 }, 10*time.Second, 10*time.Millisecond)
 }
+
+func TestAnErrorHasThePlaceOfWhoNeedsIt(t *testing.T) {
+	w := newToys()
+	g := build([]string{"top"}, []string{"fetch"}, []string{"add", "fetch"}, []string{"top", "add"})
+	g.Vertices[0].Location = nil // as a URL's
+	w.run["fetch"] = func(context.Context, []solve.Claim) error { return errors.New("404") }
+	_, err := w.solve(t.Context(), g)
+	e, ok := fault.As(err)
+	require.True(t, ok)
+	require.Equal(t, "Dockerfile:2", e.Location.String())
+}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/layerwright/layerwright/core/internal/content"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/filecopy"
 )
@@ -30,17 +31,9 @@ import (
 // and extended attributes are kept, sockets become empty files. The selection is
 // fsutil's, which BuildKit uses.
 func Copy(ctx context.Context, from string, attrs map[string]string, to string) error {
-	opt, err := filter(attrs)
+	selected, err := selectFiles(from, attrs)
 	if err != nil {
 		return err
-	}
-	base, err := fsutil.NewFS(from)
-	if err != nil {
-		return contextError(from, err)
-	}
-	selected, err := fsutil.NewFilterFS(base, opt)
-	if err != nil {
-		return fmt.Errorf("filter context: %w", err)
 	}
 	c := &copier{from: from, to: to}
 	c.group, ctx = errgroup.WithContext(ctx)
@@ -50,6 +43,36 @@ func Copy(ctx context.Context, from string, attrs map[string]string, to string) 
 		return contextError(from, err)
 	}
 	return c.finish()
+}
+
+// List describes what Copy would copy, without copying it.
+func List(ctx context.Context, from string, attrs map[string]string) (*content.Listed, error) {
+	selected, err := selectFiles(from, attrs)
+	if err != nil {
+		return nil, err
+	}
+	l, err := content.List(ctx, selected, from)
+	if err != nil {
+		return nil, contextError(from, err)
+	}
+	return l, nil
+}
+
+// selectFiles is the view of a directory that attributes give.
+func selectFiles(from string, attrs map[string]string) (fsutil.FS, error) {
+	opt, err := filter(attrs)
+	if err != nil {
+		return nil, err
+	}
+	base, err := fsutil.NewFS(from)
+	if err != nil {
+		return nil, contextError(from, err)
+	}
+	selected, err := fsutil.NewFilterFS(base, opt)
+	if err != nil {
+		return nil, (&fault.Error{Kind: fault.User, Op: "filter context", Err: err}).With("Correct the pattern: a [ needs its ].")
+	}
+	return selected, nil
 }
 
 func contextError(from string, err error) error {
@@ -116,7 +139,7 @@ func (c *copier) entry(_ string, e fs.DirEntry, err error) error {
 		return nil
 	}
 	c.group.Go(func() error {
-		if err := content(filepath.Join(c.from, st.Path), at); err != nil {
+		if err := copyContent(filepath.Join(c.from, st.Path), at); err != nil {
 			return err
 		}
 		return attributes(at, st)
@@ -152,9 +175,9 @@ func (c *copier) finish() error {
 	return nil
 }
 
-// content copies a file. A socket, such as the one of git's fsmonitor, cannot be
+// copyContent copies a file. A socket, such as the one of git's fsmonitor, cannot be
 // opened; fsutil calls it a regular file and BuildKit sends it as an empty one.
-func content(from, to string) error {
+func copyContent(from, to string) error {
 	err := filecopy.Clone(from, to)
 	if errors.Is(err, unix.ENXIO) {
 		return os.WriteFile(to, nil, 0o600)

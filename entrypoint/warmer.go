@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/display"
+)
+
+const warmerHelp = `layerwright warmer --image IMAGE [--image IMAGE…] [flags]
+
+Fetches base images into a directory, an OCI image layout, that builds read with
+--cache-dir in place of the registry. Jobs may share it, also while it is filled.
+
+  -i, --image IMAGE               an image; again for more
+  -c, --cache-dir DIR             the directory, /cache by default
+      --platform OS/ARCH          more with commas (--custom-platform)
+  -v, --verbosity LEVEL           error, warn, info or debug
+
+and --insecure, --insecure-registry, --skip-tls-verify, --skip-tls-verify-registry,
+--registry-mirror, as build has them.
+`
+
+// warmerCommand is "layerwright warmer".
+func (p *process) warmerCommand() *cobra.Command {
+	f := &flags{}
+	var r core.WarmRequest
+	c := &cobra.Command{Use: "warmer", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		check := &checker{}
+		r.Platforms = splitPlatforms(check, f.platforms)
+		r.Registry = f.registrySettings(check, p.env)
+		if len(r.Images) == 0 {
+			check.add("no image: give --image IMAGE")
+		}
+		verbosity, err := display.ParseVerbosity(f.verbosity)
+		if err != nil {
+			check.add("--verbosity: %w", err)
+		}
+		if err := check.err(); err != nil {
+			return err
+		}
+		view := display.New(p.format(f), p.stderr, display.Options{Verbosity: verbosity, Color: p.color(), Size: p.terminal})
+		r.Progress = view
+		err = core.Warm(c.Context(), r)
+		out := display.Outcome{Files: []string{r.Dir}}
+		if err != nil {
+			out.Files, out.Err = nil, ended(c.Context(), err)
+		}
+		view.Finish(out)
+		p.code = exitCode(c.Context(), err)
+		return nil
+	}}
+	fs := c.Flags()
+	fs.StringArrayVarP(&r.Images, "image", "i", nil, "")
+	fs.StringVarP(&r.Dir, "cache-dir", "c", "/cache", "")
+	fs.StringArrayVar(&f.platforms, "platform", nil, "")
+	fs.StringVarP(&f.verbosity, "verbosity", "v", "info", "")
+	f.logFormat = oneOf("auto", "plain", "tty", "json")
+	fs.Var(&f.logFormat, "log-format", "")
+	fs.StringArrayVar(&f.registry.Mirrors, "registry-mirror", nil, "")
+	f.registerReach(fs)
+	fs.SetNormalizeFunc(normalizeFlag)
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), warmerHelp) })
+	return c
+}

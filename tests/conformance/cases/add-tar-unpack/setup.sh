@@ -1,0 +1,2 @@
+rm -rf in; mkdir in
+echo 1 > in/f; touch -d '2011-01-01 00:00:00' in/f in; tar czf t.tar.gz in; touch -d '2012-01-01 00:00:00' t.tar.gz; rm -r in
