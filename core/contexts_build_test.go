@@ -53,9 +53,10 @@ func buildFiles(t *testing.T, req Request) (map[string]string, error) {
 		require.NoError(t, err)
 		data, err := io.ReadAll(tr)
 		require.NoError(t, err)
-		if h.Typeflag == tar.TypeReg {
+		switch h.Typeflag {
+		case tar.TypeReg:
 			files[h.Name] = string(data)
-		} else if h.Typeflag == tar.TypeSymlink {
+		case tar.TypeSymlink:
 			files[h.Name] = "-> " + h.Linkname
 		}
 	}

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -257,7 +258,7 @@ func (b *build) exportFiles(ctx context.Context, a export.Artifact, images []sol
 
 // exportRoots writes root file systems, which are made for that if they are not
 // there.
-func (b *build) exportRoots(ctx context.Context, images []solved) error {
+func (b *build) exportRoots(ctx context.Context, images []solved) (err error) {
 	o := b.outputs
 	if o.rootDir == "" && o.rootTar == "" {
 		return nil
@@ -275,7 +276,7 @@ func (b *build) exportRoots(ctx context.Context, images []solved) error {
 		if err != nil {
 			return err
 		}
-		defer view.Close()
+		defer func() { err = errors.Join(err, view.Close()) }()
 		roots[i].Dir = view.Dir()
 	}
 	if o.rootDir != "" {

@@ -216,7 +216,7 @@ func variable(v *graph.Vertex) bool {
 	return true
 }
 
-func (c *Cache) addContent(ctx context.Context, h *keyHash, claim solve.Claim, selections []content.Selection) bool {
+func (c *Cache) addContent(ctx context.Context, h *keyHash, claim solve.Claim, selections []content.Selection) (done bool) {
 	tree, ok := claim.(snapshot.Claim)
 	if !ok {
 		return false
@@ -225,7 +225,7 @@ func (c *Cache) addContent(ctx context.Context, h *keyHash, claim solve.Claim, s
 	if err != nil {
 		return false // the operation itself will say it
 	}
-	defer view.Close()
+	defer func() { done = view.Close() == nil && done }()
 	for _, sel := range selections {
 		d, err := content.Digest(ctx, content.Dir(view.Dir()), sel)
 		if err != nil {

@@ -131,7 +131,7 @@ func (g *gateway) resolveLayout(ctx context.Context, ref string, opt *sourcereso
 
 // inContext says where the Dockerfile was looked for.
 func inContext(req Request, err error) error {
-	e, ok := err.(*fault.Error)
+	e, ok := fault.As(err)
 	if !ok || req.ContextURL == "" || !errors.Is(err, fs.ErrNotExist) || e.Location != nil {
 		return err
 	}
