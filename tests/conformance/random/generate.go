@@ -182,7 +182,7 @@ func (g *generator) run(stage int) Step {
 				s.Parts = append(s.Parts, "ls -1 /mnt > /seen; cp -a /mnt/d /from")
 			}
 		case 4:
-			s.Flags = append(s.Flags, "--network="+pick(g, "default", "host"))
+			s.Flags = append(s.Flags, "--network=default")
 		}
 	}
 	if g.chance(8) {

@@ -91,7 +91,7 @@ func (p Plan) setup() string {
 			fmt.Fprintf(&b, "ln -sfn %s %s\n", quote(f.Link), at)
 			continue
 		case f.Hard != "":
-			fmt.Fprintf(&b, "ln -f %s %s\n", quote("./"+f.Hard), at)
+			fmt.Fprintf(&b, "ln -f %s %s 2>/dev/null || :\n", quote("./"+f.Hard), at) // shrinking may take the first name away
 			continue
 		default:
 			fmt.Fprintf(&b, "printf %%s %s > %s\n", quote(f.Data), at)

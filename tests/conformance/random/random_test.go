@@ -96,6 +96,9 @@ type world struct {
 	oracle         *parts.BuildKit
 	binary         string
 	dir            string
+	// began is before every build: BuildKit may take what one made for
+	// another.
+	began time.Time
 	// building lets BuildKit build one plan at a time: two that copy equal
 	// content with other times would share a result.
 	building sync.Mutex
@@ -108,7 +111,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{registry: parts.SharedRegistry(t).Addr, oracle: parts.Oracle(t), binary: parts.Binary(t), dir: t.TempDir(), byMode: map[string]int{}}
+	w := &world{registry: parts.SharedRegistry(t).Addr, oracle: parts.Oracle(t), binary: parts.Binary(t), dir: t.TempDir(), began: time.Now().Truncate(time.Second), byMode: map[string]int{}}
 	require.NoError(t, os.Chmod(w.dir, 0o755))
 	w.base = w.registry + "/random-base:1"
 	parts.PushBase(t, w.base, parts.SmallBase(t))
@@ -156,9 +159,9 @@ func (w *world) compare(t *testing.T, p random.Plan, mode []string) (built bool,
 	defer os.RemoveAll(dir)
 	defer os.RemoveAll(folder)
 	if err := errors.Join(p.WriteCase(folder, "random"), os.Mkdir(dir, 0o755), conformance.Case{Name: name, Dir: folder}.Prepare(t.Context(), dir)); err != nil {
-		return false, "the context cannot be made: " + err.Error(), ""
+		t.Errorf("the context of seed %d cannot be made: %v", p.Seed, err)
+		return false, "", ""
 	}
-	began := time.Now().Truncate(time.Second)
 	in := conformance.Inputs{Name: name, Dir: dir, Base: w.base, Ref: w.registry + "/random/buildkit:" + name}
 	theirs, theirErr := w.byBuildKit(t.Context(), in)
 	in.Ref = w.registry + "/random/layerwright:" + name
@@ -183,7 +186,7 @@ func (w *world) compare(t *testing.T, p random.Plan, mode []string) (built bool,
 	if err != nil {
 		return true, err.Error(), said
 	}
-	return true, strings.Join(conformance.CompareAll(got, want, began), "\n"), said
+	return true, strings.Join(conformance.CompareAll(got, want, w.began), "\n"), said
 }
 
 func exitCode(err error) int {
