@@ -14,7 +14,7 @@ endif
 
 TEST_PACKAGES := docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd gcc libc6-dev
 
-.PHONY: build buildkit compare demo lint vet unit race blackbox test test-deps clean
+.PHONY: bench build buildkit compare demo lint vet unit race blackbox test test-deps clean
 
 build: ## bin/layerwright
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/layerwright ./entrypoint
@@ -49,6 +49,9 @@ bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 
 compare: build buildkit ## one Dockerfile by Layerwright and by BuildKit: make compare CONTEXT=dir FLAGS="-f FILE …"
 	$(GO) run ./tests/conformance/cmd/compare $(FLAGS) $(CONTEXT)
+
+bench: build buildkit ## six workloads by Layerwright and by BuildKit, measured: docs/benchmarks.md; make bench FLAGS="-n 7"
+	$(GO) run ./tests/bench --output docs $(FLAGS)
 
 lint: bin/golangci-lint
 	bin/golangci-lint run ./...

@@ -1,8 +1,10 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -64,8 +66,15 @@ func buildApp(t *testing.T, name, base, ref string) {
 	require.NoError(t, err)
 	secrets := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(secrets, "npmrc"), npmrc(t, name), 0o600))
+	// The machine's certificates: a package that a step installs may have made
+	// the image's anew.
+	ca, err := os.ReadFile("/etc/ssl/certs/ca-certificates.crt")
+	if !errors.Is(err, fs.ErrNotExist) {
+		require.NoError(t, err)
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(secrets, "ca"), ca, 0o600))
 	got := run(t, jobCommand(t.Context(), t, []string{"-v", secrets + ":/secrets:ro"}, dir, "build", "--log-format", "plain", "--isolation", "inplace",
-		"--context", "/workspace", "--build-arg", "BASE="+base, "--secret", "id=npmrc,src=/secrets/npmrc", "--destination", ref))
+		"--context", "/workspace", "--build-arg", "BASE="+base, "--secret", "id=npmrc,src=/secrets/npmrc", "--secret", "id=ca,src=/secrets/ca", "--destination", ref))
 	require.Equal(t, 0, got.code, got.output)
 }
 
@@ -84,7 +93,7 @@ func npmrc(t *testing.T, name string) []byte {
 	if registry == "" {
 		return []byte("\n") // npm's own default
 	}
-	return fmt.Appendf(nil, "registry=%s\n", registry)
+	return fmt.Appendf(nil, "registry=%s\ncafile=/root/ca.crt\n", registry)
 }
 
 func freePort(t *testing.T) string {

@@ -70,8 +70,16 @@ func busybox() (data []byte, applets []string, err error) {
 // users and groups, and the usual directories, all of a fixed time.
 func SmallBase(t testing.TB) []byte {
 	t.Helper()
-	data, applets, err := busybox()
+	layer, err := newSmallBase()
 	Need(t, err)
+	return layer
+}
+
+func newSmallBase() ([]byte, error) {
+	data, applets, err := busybox()
+	if err != nil {
+		return nil, err
+	}
 	var buf bytes.Buffer
 	w := tree{tar.NewWriter(&buf)}
 	for _, d := range []string{"bin", "dev", "etc", "home", "home/app", "lib", "proc", "root", "sys", "usr", "usr/bin", "usr/local", "usr/local/bin", "var"} {
@@ -91,10 +99,8 @@ func SmallBase(t testing.TB) []byte {
 	// As real bases have them: a builder mounts onto these.
 	w.file("etc/hosts", 0o644, nil)
 	w.file("etc/resolv.conf", 0o644, nil)
-	if err := w.w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return buf.Bytes()
+	err = w.w.Close()
+	return buf.Bytes(), err
 }
 
 // PushBase pushes a one-layer image made of a root file system's tar.

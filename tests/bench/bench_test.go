@@ -1,0 +1,172 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/layerwright/layerwright/tests/parts"
+)
+
+// TestBenchWorks runs the program on a small scale: it measures everything that
+// it should, and Layerwright's warm builds ask and fetch little. Times say nothing
+// here.
+func TestBenchWorks(t *testing.T) {
+	dir := t.TempDir()
+	var progress bytes.Buffer
+	err := program(t.Context(), []string{"--base", "small", "--scale", "0.02", "-n", "1", "-b", "inplace,overlay,buildkit", "-o", dir}, io.Discard, &progress)
+	if lacks := (*setUpError)(nil); errors.As(err, &lacks) {
+		parts.Need(t, err)
+	}
+	require.NoError(t, err, progress.String())
+
+	var rep report
+	b, err := os.ReadFile(filepath.Join(dir, "benchmarks", "results.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &rep))
+	for _, w := range workloadNames() {
+		if w == "apt" {
+			continue // needs the network
+		}
+		for _, builder := range []string{inplace, overlay, buildKit} {
+			for _, state := range allStates {
+				r, ok := rep.find(w, builder, state)
+				require.True(t, ok, "%s by %s, %s", w, builder, state)
+				require.Positive(t, r.Seconds)
+				require.Positive(t, r.Requests)
+				if state == cold {
+					require.Positive(t, r.PeakBytes)
+					require.Positive(t, r.Received)
+				}
+				if builder == buildKit || state == cold || state == cached {
+					continue
+				}
+				// And a question and a mount for each blob that the destination lacks.
+				require.LessOrEqual(t, r.Requests-2*r.Mounts, 12, "%s by %s, %s", w, builder, state)
+				require.LessOrEqual(t, r.Received, int64(64<<10), "%s by %s, %s", w, builder, state)
+			}
+		}
+	}
+	r, ok := rep.find("big-layer", limit, cold)
+	require.True(t, ok)
+	require.Positive(t, r.Seconds)
+	text, err := os.ReadFile(filepath.Join(dir, "benchmarks.md"))
+	require.NoError(t, err)
+	require.NotContains(t, string(text), dir)
+	require.NotContains(t, string(text), "%!")
+	for _, s := range allStates {
+		require.Contains(t, string(text), "benchmarks/"+s+".svg")
+		f, err := os.Open(filepath.Join(dir, "benchmarks", s+".svg"))
+		require.NoError(t, err)
+		require.NoError(t, wellFormed(f))
+		require.NoError(t, f.Close())
+	}
+}
+
+func wellFormed(r io.Reader) error {
+	d := xml.NewDecoder(r)
+	for {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+func TestRequestsAreCountedFromTheLog(t *testing.T) {
+	const begin, end = `127.0.0.1 - - [24/Nov/2026:03:00:00 +0000] "`, ` "" "agent"` + "\n"
+	r := count(begin + `GET /v2/ HTTP/1.1" 200 2` + end +
+		begin + `HEAD /v2/a/manifests/1 HTTP/1.1" 200 500` + end +
+		begin + `GET /v2/a/manifests/1 HTTP/1.1" 200 500` + end +
+		"a line of something else\n" +
+		begin + `POST /v2/a/blobs/uploads/?mount=sha256:1&from=b HTTP/1.1" 201 0` + end +
+		begin + `POST /v2/a/blobs/uploads/?mount=sha256:2&from=b HTTP/1.1" 202 0` + end +
+		begin + `POST /v2/a/blobs/uploads/ HTTP/1.1" 202 0` + end +
+		begin + `DELETE /v2/a/blobs/uploads/1-2-3?_state=x HTTP/1.1" 204 0` + end)
+	require.Equal(t, 1, r.Pings)
+	require.Equal(t, 2, r.Permissions)
+	require.Equal(t, 1, r.Mounts)
+	require.Equal(t, 4, r.Counted)
+	require.Equal(t, int64(502), r.Received)
+}
+
+func TestMediansAndRatios(t *testing.T) {
+	require.Equal(t, 2, median([]int{3, 1, 2}))
+	require.Equal(t, 2.5, median([]float64{4, 1, 2, 3}))
+	var results []result
+	for i, s := range []float64{3, 1, 2} {
+		results = append(results,
+			result{Workload: "app", Builder: inplace, State: cold, Seconds: s, StepSeconds: 0.5, PeakBytes: int64(i)},
+			result{Workload: "app", Builder: buildKit, State: cold, Seconds: 2 * s, StepSeconds: 1})
+	}
+	rep := newReport(options{}, []namedBuilder{{name: buildKit}, {name: inplace}}, nil, t.TempDir(), results)
+	require.Equal(t, []string{inplace, buildKit}, rep.builders)
+	r, ok := rep.find("app", inplace, cold)
+	require.True(t, ok)
+	require.Equal(t, row{Workload: "app", Builder: inplace, State: cold, Builds: 3, Seconds: 2, Least: 1, Most: 3,
+		OwnSeconds: 1.5, Ratio: 0.5, OwnRatio: 0.5, PeakBytes: 2}, r)
+	require.Equal(t, []string{"app"}, rep.workloads())
+}
+
+func TestContextsAreTheSameEachTime(t *testing.T) {
+	a, b := t.TempDir(), t.TempDir()
+	for _, w := range workloads() {
+		require.NoError(t, w.write(filepath.Join(a, w.name), "base:1", 0.01))
+		require.NoError(t, w.write(filepath.Join(b, w.name), "base:1", 0.01))
+	}
+	require.Equal(t, files(t, a), files(t, b))
+}
+
+func files(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(p)
+		out[p[len(dir):]] = string(b)
+		return err
+	}))
+	return out
+}
+
+func TestStepsTellTheirTime(t *testing.T) {
+	var steps time.Duration
+	r, w := io.Pipe()
+	go func() {
+		_, _ = io.WriteString(w, before+"\n#5 0.1 step took 1230 ms\n#6 RUN echo step took $((1))0 ms\n#7 0.2 step took 20 ms\n"+after+"\nlast")
+		_ = w.Close()
+	}()
+	began, ended, output, err := follow(r, &steps)
+	require.NoError(t, err)
+	require.Equal(t, 1250*time.Millisecond, steps)
+	require.False(t, began.IsZero() || ended.Before(began))
+	require.NotContains(t, output, "bench:")
+	require.Contains(t, output, "last")
+}
+
+func TestFlagsAreChecked(t *testing.T) {
+	for name, args := range map[string][]string{
+		"workload": {"-w", "apps"}, "builder": {"-b", "kaniko"}, "state": {"-s", "hot"}, "base": {"--base", "x"},
+		"repetitions": {"-n", "0"}, "scale": {"--scale", "0"}, "argument": {"app"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(args, io.Discard)
+			require.Error(t, err)
+		})
+	}
+	o, err := parse([]string{"--base", "small"}, io.Discard)
+	require.NoError(t, err)
+	require.False(t, slices.Contains(o.workloads, "apt"))
+}
