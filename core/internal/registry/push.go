@@ -131,9 +131,11 @@ func (p *Pusher) upload(ctx context.Context, digest v1.Hash, layer v1.Layer) err
 	if err != nil {
 		return p.fail(ctx, &session{repo: p.repo, cred: p.c.keys.credential(ctx, p.repo.host)}, "", err)
 	}
-	there, err := s.exists(ctx, digest)
-	if err == nil && there {
-		return nil
+	if len(mount) == 0 { // else it is asked for only where mounting does not work
+		var there bool
+		if there, err = s.exists(ctx, digest); err == nil && there {
+			return nil
+		}
 	}
 	for attempt := 0; err == nil; attempt++ {
 		from := ""
@@ -227,6 +229,12 @@ func (p *Pusher) send(ctx context.Context, s *session, digest v1.Hash, from stri
 	}
 	if err != nil || loc == nil {
 		return 0, err // start has been retried below
+	}
+	if from != "" {
+		if there, err := s.exists(ctx, digest); err == nil && there {
+			s.cancel(ctx, loc)
+			return 0, nil
+		}
 	}
 	size, err := layer.Size()
 	if err != nil {
@@ -498,12 +506,18 @@ func (p *Pusher) Check(ctx context.Context) error {
 	if err != nil {
 		return p.fail(ctx, s, "check permission", err)
 	}
+	s.cancel(ctx, loc)
+	return nil
+}
+
+// cancel ends an upload that was begun. One that cannot be ended expires by
+// itself.
+func (s *session) cancel(ctx context.Context, loc *url.URL) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, loc.String(), nil)
 	if err != nil {
-		return nil //nolint:nilerr // the permission is there; the upload expires by itself
+		return
 	}
 	if resp, err := s.client.Do(req); err == nil {
 		_ = resp.Body.Close()
 	}
-	return nil
 }

@@ -18,10 +18,16 @@ import (
 // mountOverlay mounts lower (base first) at dir, with upper and work where it
 // is to be changed. The options of mount(2) fit one page only, so the newer
 // calls, which take one lower directory at a time, come first.
+//
+// What is written is not synchronised to the disk when the mount ends (volatile):
+// a store does not outlive a crash. work is good for one mount.
 func mountOverlay(dir string, lower []string, upper, work string, userXattr bool) error {
-	err := mountByCalls(dir, lower, upper, work, userXattr)
+	err := mountByCalls(dir, lower, upper, work, userXattr, upper != "")
 	if err == nil {
 		return nil
+	}
+	if upper != "" && mountByCalls(dir, lower, upper, work, userXattr, false) == nil {
+		return nil // Linux before 5.10
 	}
 	if old := mountByOptions(dir, lower, upper, work, userXattr); old == nil {
 		return nil
@@ -30,7 +36,7 @@ func mountOverlay(dir string, lower []string, upper, work string, userXattr bool
 		Remedy: "Use --snapshots flat, or put the store on a file system that overlayfs accepts: see layerwright doctor."}
 }
 
-func mountByCalls(dir string, lower []string, upper, work string, userXattr bool) error {
+func mountByCalls(dir string, lower []string, upper, work string, userXattr, volatile bool) error {
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("fsopen: %w", err)
@@ -52,6 +58,9 @@ func mountByCalls(dir string, lower []string, upper, work string, userXattr bool
 	}
 	set("index", "off")
 	set("metacopy", "off")
+	if volatile && err == nil {
+		err = unix.FsconfigSetFlag(fsfd, "volatile")
+	}
 	if userXattr {
 		if err == nil {
 			err = unix.FsconfigSetFlag(fsfd, "userxattr")

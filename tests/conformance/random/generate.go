@@ -65,7 +65,7 @@ func (g *generator) context() {
 		}
 		g.plan.Context = append(g.plan.Context, f)
 	}
-	if g.chance(30) {
+	if g.chance(20) {
 		for range 1 + g.IntN(3) {
 			g.plan.Ignore = append(g.plan.Ignore, pick(g, "a", "**/b", "*.txt", "!c.txt", "d e", "**/.hidden", "b/*", "!b/a", "# comment", "/a/", "?"))
 		}
@@ -84,21 +84,29 @@ func (g *generator) stage(i int) {
 		shell = g.plan.Stages[slices.IndexFunc(g.plan.Stages, func(o Stage) bool { return o.Name == s.From })].shell(g.plan.Stages)
 	}
 	for range 1 + g.IntN(6) {
-		s.Steps = append(s.Steps, g.step(i, shell))
+		st := g.step(i, shell)
+		s.Steps = append(s.Steps, st)
+		shell = shell && !slices.Contains(st.Flags, "--link")
 	}
 	g.plan.Stages = append(g.plan.Stages, s)
 }
 
-// shell says whether commands can run in a stage.
+// shell says whether commands may run in a stage: it has a shell, and no merged
+// layers, whose files have times of whole seconds here (docs/differences.md).
 func (s Stage) shell(all []Stage) bool {
-	for s.From != "${BASE}" {
+	for {
+		if slices.ContainsFunc(s.Steps, func(st Step) bool { return slices.Contains(st.Flags, "--link") }) {
+			return false
+		}
+		if s.From == "${BASE}" {
+			return true
+		}
 		i := slices.IndexFunc(all, func(o Stage) bool { return o.Name == s.From })
 		if i < 0 {
 			return false
 		}
 		s = all[i]
 	}
-	return true
 }
 
 func (g *generator) step(stage int, shell bool) Step {
@@ -141,7 +149,7 @@ var places = []string{"/d", "/d/a", "/d/b", "/d/b/c", "/l", "/l/in", "/etc/motd"
 func (g *generator) place() string { return pick(g, places...) }
 
 // command is one operation of a shell on the file system. Its result depends on
-// nothing but the tree.
+// nothing but the tree. FIFOs have places of their own: whoever opens one waits.
 func (g *generator) command() string {
 	p, q := g.place(), g.place()
 	g.links++
@@ -155,7 +163,7 @@ func (g *generator) command() string {
 		"chmod "+pick(g, "600", "755", "4755", "1777", "000", "u+x", "g-w")+" "+p, "chmod -R go-rwx "+p,
 		"chown "+pick(g, "app", "1000:1001", "0:0", "70000:70000")+" "+p, "chown -h app "+p,
 		"touch -d '2001-02-03 04:05:06' "+p, "touch "+p, "truncate -s 5000 "+p, "dd if=/dev/zero of="+p+" bs=1k count=3 seek=9",
-		"mkfifo "+p, "cp "+p+" "+q, ": > "+p, "find "+p+" -type f -exec chmod a+r {} +", "tar -cf - -C "+p+" . | tar -xf - -C "+q,
+		fmt.Sprintf("mkdir -p /fifo; mkfifo /fifo/%d", n), "cp "+p+" "+q, ": > "+p, "find "+p+" -type f -exec chmod a+r {} +", "tar -cf - -C "+p+" . | tar -xf - -C "+q,
 		"rm -rf "+p+"/*", "mv "+p+" "+p+".moved; mv "+p+".moved "+p, "test -e "+p+" && echo yes > "+q, "ls -1 "+p+" > /listing",
 		"echo $A$B$V > /env", "id -u > /id", "pwd > /pwd", "umask 077; echo u > "+p, "mknod "+p+" c 1 3", "sort "+p+" > "+q)
 }
@@ -195,8 +203,12 @@ func (g *generator) copy(stage int) Step {
 	s := Step{Instruction: "COPY"}
 	var sources []string
 	if stage > 0 && g.chance(45) {
-		s.Flags = append(s.Flags, fmt.Sprintf("--from=s%d", g.IntN(stage)))
+		s.Flags = append(s.Flags, "--from="+g.based(stage))
 		for range 1 + g.IntN(2) {
+			if g.chance(85) { // what every stage on the base has
+				sources = append(sources, pick(g, "/etc", "/etc/motd", "/home", "/usr/local", "/bin/busybox", "/home/app", "/usr", "/etc/./motd", "/h*", "/etc/*o*"))
+				continue
+			}
 			sources = append(sources, strings.Trim(g.place(), "'"))
 		}
 	} else {
@@ -237,13 +249,28 @@ func (g *generator) copy(stage int) Step {
 	return s
 }
 
+// based is an earlier stage, one on the base if that can be had.
+func (g *generator) based(stage int) string {
+	name := fmt.Sprintf("s%d", g.IntN(stage))
+	for range 3 {
+		if i := slices.IndexFunc(g.plan.Stages, func(s Stage) bool { return s.Name == name }); g.plan.Stages[i].shell(g.plan.Stages) {
+			break
+		}
+		name = fmt.Sprintf("s%d", g.IntN(stage))
+	}
+	return name
+}
+
 // source is a path of the context, now and then one that is not there.
 func (g *generator) source() string {
-	if len(g.plan.Context) == 0 || g.chance(10) {
-		return pick(g, ".", "*", "missing", "a*", "**/a", "./a", "/b")
+	if g.chance(4) {
+		return pick(g, "missing", "a*", "**/a", "./a", "/b")
+	}
+	if len(g.plan.Context) == 0 || g.chance(20) {
+		return pick(g, ".", "*", "./")
 	}
 	p := strings.TrimSuffix(pick(g, g.plan.Context...).Path, "/")
-	if g.chance(70) { // a name, not a pattern
+	if g.chance(95) { // a name, not a pattern
 		p = strings.NewReplacer("[", "[[]", "*", `\*`).Replace(p)
 	}
 	return p

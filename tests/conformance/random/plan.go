@@ -5,7 +5,7 @@
 // (Shrink), and written as a case of the conformance suite (Plan.WriteCase).
 //
 // Left out is what docs/differences.md says to differ: writing to one of several
-// hard links of an older layer.
+// hard links of an older layer, and steps on files that COPY --link has brought.
 package random
 
 import (
