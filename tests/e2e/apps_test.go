@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -84,7 +85,7 @@ func npmrc(t *testing.T, name string) []byte {
 	if name != "node" {
 		return []byte("\n")
 	}
-	registry := os.Getenv("NPM_CONFIG_REGISTRY")
+	registry := cmp.Or(os.Getenv("NPM_CONFIG_REGISTRY"), os.Getenv("npm_config_registry"))
 	if npm, err := exec.LookPath("npm"); err == nil && registry == "" {
 		out, err := exec.CommandContext(t.Context(), npm, "config", "get", "registry").Output()
 		require.NoError(t, err)
