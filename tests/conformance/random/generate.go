@@ -136,10 +136,13 @@ func (g *generator) step(stage int, shell bool) Step {
 		return Step{Instruction: "STOPSIGNAL", Parts: []string{pick(g, "SIGTERM", "9")}}
 	case n < 98:
 		return Step{Instruction: "HEALTHCHECK", Parts: []string{pick(g, "NONE", "--interval=5s CMD true", `CMD ["x","y"]`)}}
-	case n < 99:
+	case n < 98+g.IntN(2):
 		return Step{Instruction: pick(g, "CMD", "ENTRYPOINT"), Parts: []string{pick(g, `["a","b"]`, "run me $A")}}
 	}
-	return Step{Instruction: "ONBUILD", Parts: []string{pick(g, "ENV O=1", "WORKDIR /onbuild", "LABEL o=1")}}
+	if shell && g.chance(40) {
+		return Step{Instruction: "SHELL", Parts: []string{pick(g, `["/bin/sh", "-ec"]`, `["/bin/sh", "-c"]`)}}
+	}
+	return Step{Instruction: "ONBUILD", Parts: []string{pick(g, "ENV O=1", "WORKDIR /onbuild", "LABEL o=1", "COPY . /onbuild/", "RUN echo on > /onbuilt")}}
 }
 
 // places are paths in images: some of the base, some that other steps make.
@@ -194,7 +197,7 @@ func (g *generator) run(stage int) Step {
 		}
 	}
 	if g.chance(8) {
-		s.Parts, s.Heredoc = []string{"<<EOF"}, strings.Join(append(s.Parts, ":"), "\n")+"\nEOF\n"
+		s.Parts, s.Heredoc = []string{"<<EOF"}, pick(g, "", "#!/bin/sh\n", "#!/bin/busybox sh\n")+strings.Join(append(s.Parts, ":"), "\n")+"\nEOF\n"
 	}
 	return s
 }

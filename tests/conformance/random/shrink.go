@@ -1,6 +1,9 @@
 package random
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Shrink looks for the smallest plan for which differs still says true, trying at
 // most tries plans. differs(p) is taken to be true.
@@ -46,6 +49,17 @@ func candidates(p Plan) []Plan {
 			out = append(out, p.with(func(c *Plan) { c.Stages[i].From = "${BASE}" }))
 		}
 	}
+	for i, s := range p.Stages {
+		for j, st := range s.Steps {
+			if lines := strings.SplitAfter(st.Heredoc, "\n"); len(lines) > 2 {
+				for k := range lines[:len(lines)-2] {
+					out = append(out, p.with(func(c *Plan) {
+						c.Stages[i].Steps[j].Heredoc = strings.Join(slices.Delete(slices.Clone(lines), k, k+1), "")
+					}))
+				}
+			}
+		}
+	}
 	if len(p.Ignore) > 0 {
 		out = append(out, p.with(func(c *Plan) { c.Ignore = nil }))
 	}
@@ -58,7 +72,7 @@ func candidates(p Plan) []Plan {
 				out = append(out, p.with(func(c *Plan) { s := &c.Stages[i].Steps[j]; s.Flags = slices.Delete(s.Flags, k, k+1) }))
 			}
 			for k := range st.Parts {
-				if st.Instruction == "RUN" && len(st.Parts) > 1 {
+				if (st.Instruction == "RUN" || st.Instruction == "COPY" || st.Instruction == "ADD") && len(st.Parts) > 1 && st.Heredoc == "" {
 					out = append(out, p.with(func(c *Plan) { s := &c.Stages[i].Steps[j]; s.Parts = slices.Delete(s.Parts, k, k+1) }))
 				}
 			}
