@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -118,8 +119,10 @@ func (s *supervision) chrootMounts() []placedMount {
 			return err
 		}
 		if err := makeDevices(target, false); err != nil {
-			s.notice("Device nodes cannot be made here (" + err.Error() + "); the step runs with those of the image, if any.")
-			return err
+			// Empty, and thrown away afterwards as any /dev: what is written
+			// to /dev/null must not become a file of the image.
+			s.notice("Device nodes cannot be made here (" + err.Error() + "); the step has an empty /dev.")
+			return emptyDir(target)
 		}
 		return nil
 	}, optional: true}}
@@ -143,6 +146,15 @@ func (s *supervision) chrootMounts() []placedMount {
 		s.notice("The hostname " + strconv.Quote(s.spec.Hostname) + " cannot be set with isolation chroot; /etc/hosts has it.")
 	}
 	return list
+}
+
+// emptyDir removes what is in a directory.
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 func (s *supervision) notice(text string) { s.result.Notices = append(s.result.Notices, text) }
