@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/layerwright/layerwright/core/internal/export"
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/frontend"
 	"github.com/layerwright/layerwright/core/internal/hostview"
 	"github.com/layerwright/layerwright/core/internal/progress"
 	"github.com/layerwright/layerwright/core/internal/registry"
@@ -28,8 +31,13 @@ type WarmRequest struct {
 	Dir string
 	// Images are references; Platforms "os/arch", the machine's own when empty.
 	Images, Platforms []string
-	Registry          Registry
-	Progress          Sink
+	// Dockerfiles are files whose base images are fetched too, with BuildArgs.
+	Dockerfiles []string
+	BuildArgs   map[string]string
+	// Force fetches what is there again.
+	Force    bool
+	Registry Registry
+	Progress Sink
 }
 
 // Warm fetches images into a directory. What is there is not fetched again. The
@@ -46,6 +54,10 @@ func Warm(ctx context.Context, r WarmRequest) (err error) {
 	if b.client, err = registry.New(b.registryOptions()); err != nil {
 		return err
 	}
+	images, err := r.images()
+	if err != nil {
+		return err
+	}
 	path, parent, err := hostview.Output(r.Dir)
 	if err != nil {
 		return fault.New(fault.Usage, "cache directory %s: %w", r.Dir, err).With("Name a directory that can be written.")
@@ -60,7 +72,7 @@ func Warm(ctx context.Context, r WarmRequest) (err error) {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelWarms)
-	for _, ref := range r.Images {
+	for _, ref := range images {
 		for _, p := range targets {
 			g.Go(func() error {
 				img, err := b.client.Resolve(ctx, ref, p)
@@ -71,6 +83,11 @@ func Warm(ctx context.Context, r WarmRequest) (err error) {
 				if p != nil {
 					name += " " + p.String() // one name for each platform's image
 				}
+				if r.Force {
+					for _, d := range append(img.Manifest.Layers, img.Manifest.Config) {
+						_ = os.Remove(filepath.Join(path, "blobs", d.Digest.Algorithm, d.Digest.Hex)) // readers ask the registry meanwhile
+					}
+				}
 				if err := export.OCILayout(ctx, path, warmed{img}, name); err != nil {
 					return err
 				}
@@ -80,6 +97,27 @@ func Warm(ctx context.Context, r WarmRequest) (err error) {
 		}
 	}
 	return g.Wait()
+}
+
+// images are those asked for by name and by Dockerfiles.
+func (r *WarmRequest) images() ([]string, error) {
+	out := slices.Clone(r.Images)
+	for _, name := range r.Dockerfiles {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fault.New(fault.User, "%w", err).With("Name an existing Dockerfile.")
+		}
+		more, err := frontend.BaseImages(name, text, r.BuildArgs)
+		if err != nil {
+			return nil, fault.Wrap(fault.User, err, "read base images")
+		}
+		for _, image := range more {
+			if !slices.Contains(out, image) {
+				out = append(out, image)
+			}
+		}
+	}
+	return out, nil
 }
 
 // parallelWarms is how many images are fetched at once.

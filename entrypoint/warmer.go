@@ -9,18 +9,22 @@ import (
 	"github.com/layerwright/layerwright/plugin/display"
 )
 
-const warmerHelp = `layerwright warmer --image IMAGE [--image IMAGE…] [flags]
+const warmerHelp = `layerwright warmer --image IMAGE [--image IMAGE…] [--dockerfile FILE…] [flags]
 
 Fetches base images into a directory, an OCI image layout, that builds read with
 --cache-dir in place of the registry. Jobs may share it, also while it is filled.
 
   -i, --image IMAGE               an image; again for more
+  -d, --dockerfile FILE           the base images of a Dockerfile; again for more
+      --build-arg KEY=VALUE       for ARGs before its first FROM
   -c, --cache-dir DIR             the directory, /cache by default
       --platform OS/ARCH          more with commas (--custom-platform)
+  -f, --force                     fetch again what is there
   -v, --verbosity LEVEL           error, warn, info or debug
 
-and --insecure, --insecure-registry, --skip-tls-verify, --skip-tls-verify-registry,
---registry-mirror, as build has them.
+and --insecure (--insecure-pull), --skip-tls-verify (--skip-tls-verify-pull),
+--insecure-registry, --skip-tls-verify-registry, --registry-mirror, as build has them.
+--cache-ttl is accepted: blobs are known by their digest and do not age.
 `
 
 // warmerCommand is "layerwright warmer".
@@ -31,8 +35,9 @@ func (p *process) warmerCommand() *cobra.Command {
 		check := &checker{}
 		r.Platforms = splitPlatforms(check, f.platforms)
 		r.Registry = f.registrySettings(check, p.env)
-		if len(r.Images) == 0 {
-			check.add("no image: give --image IMAGE")
+		r.BuildArgs = buildArgs(check, f.buildArgs, p.env)
+		if len(r.Images) == 0 && len(r.Dockerfiles) == 0 {
+			check.add("no image: give --image IMAGE or --dockerfile FILE")
 		}
 		verbosity, err := display.ParseVerbosity(f.verbosity)
 		if err != nil {
@@ -54,6 +59,12 @@ func (p *process) warmerCommand() *cobra.Command {
 	}}
 	fs := c.Flags()
 	fs.StringArrayVarP(&r.Images, "image", "i", nil, "")
+	fs.StringArrayVarP(&r.Dockerfiles, "dockerfile", "d", nil, "")
+	fs.StringArrayVar(&f.buildArgs, "build-arg", nil, "")
+	fs.BoolVarP(&r.Force, "force", "f", false, "")
+	fs.Duration("cache-ttl", defaultCacheTTL, "")
+	fs.BoolVar(&f.registry.Insecure, "insecure-pull", false, "")
+	fs.BoolVar(&f.registry.SkipTLSVerify, "skip-tls-verify-pull", false, "")
 	fs.StringVarP(&r.Dir, "cache-dir", "c", "/cache", "")
 	fs.StringArrayVar(&f.platforms, "platform", nil, "")
 	fs.StringVarP(&f.verbosity, "verbosity", "v", "info", "")

@@ -237,7 +237,10 @@ func (g *generator) copy(stage int) Step {
 	if g.chance(12) {
 		s.Flags = append(s.Flags, "--exclude="+pick(g, "*.txt", "a", "**/b", "d*", "c"))
 	}
-	dest := pick(g, "/", "/d/", "/d", "/new/", "/new/name", ".", "./", "rel/", "/l/", "/etc/motd", "/w/x/", "/home/app/")
+	dest := pick(g, "/", "/d/", "/d", "/new/", "/new/name", ".", "./", "rel/", "/l/", "/w/x/", "/home/app/")
+	if g.chance(5) {
+		dest = pick(g, "/etc/motd", "/bin/cat/", "/etc/motd/")
+	}
 	if len(sources) > 1 && !strings.HasSuffix(dest, "/") && dest != "." && g.chance(90) {
 		dest += "/"
 	}
@@ -272,7 +275,14 @@ func (g *generator) source() string {
 	if len(g.plan.Context) == 0 || g.chance(20) {
 		return pick(g, ".", "*", "./")
 	}
-	p := strings.TrimSuffix(pick(g, g.plan.Context...).Path, "/")
+	f := pick(g, g.plan.Context...)
+	for range 3 { // most links lead nowhere
+		if f.Link == "" || g.chance(15) {
+			break
+		}
+		f = pick(g, g.plan.Context...)
+	}
+	p := strings.TrimSuffix(f.Path, "/")
 	if g.chance(95) { // a name, not a pattern
 		p = strings.NewReplacer("[", "[[]", "*", `\*`).Replace(p)
 	}
