@@ -50,6 +50,9 @@ func runChild(spec childSpec) startFault {
 		return cwdFault(spec.Cwd, cwdErr)
 	}
 	dropBounding(stepCaps)
+	// Kept until exec, which takes them from all but root: as with runc, a user's
+	// step may begin with a program that only root may enter or run.
+	_ = unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
 	if f := becomeUser(spec); f != nil {
 		return *f
 	}
@@ -120,8 +123,8 @@ func dropBounding(keep uint64) {
 	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 }
 
-// limitCaps leaves of the thread's capabilities those in keep, none of them
-// inheritable.
+// limitCaps leaves of the thread's capabilities those in keep, all of them
+// effective and none inheritable.
 func limitCaps(keep uint64) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -131,7 +134,7 @@ func limitCaps(keep uint64) error {
 	for i := range data {
 		part := uint32(keep >> (32 * i))
 		data[i].Permitted &= part
-		data[i].Effective &= data[i].Permitted
+		data[i].Effective = data[i].Permitted
 		data[i].Inheritable = 0
 	}
 	return unix.Capset(&hdr, &data[0])
