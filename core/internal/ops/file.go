@@ -29,11 +29,35 @@ func newFileOp(e *Env, v *graph.Vertex, op *pb.FileOp) (solve.Op, error) {
 		if a.Input >= limit || a.SecondaryInput >= limit {
 			return nil, fault.New(fault.Internal, "file action %d refers to a later one", i)
 		}
+		if name, ok := nameless(a); ok {
+			return nil, fault.New(fault.User, "owner %q: invalid user index -1: an empty tree (FROM scratch) has no names of users and groups", name).
+				With("Give numbers: --chown=1000:1000.")
+		}
 		if c, ok := a.Action.(*pb.FileAction_Copy); ok && a.SecondaryInput < 0 {
 			return nil, unsupported("copying %q from nothing", c.Copy.Src)
 		}
 	}
 	return &fileOp{env: e, v: v, actions: op.Actions}, nil
+}
+
+// nameless is the name of an owner that cannot be looked up, because the tree
+// with /etc/passwd and /etc/group is an empty one.
+func nameless(a *pb.FileAction) (string, bool) {
+	var o *pb.ChownOpt
+	switch x := a.Action.(type) {
+	case *pb.FileAction_Copy:
+		o = x.Copy.Owner
+	case *pb.FileAction_Mkdir:
+		o = x.Mkdir.Owner
+	case *pb.FileAction_Mkfile:
+		o = x.Mkfile.Owner
+	}
+	for _, u := range []*pb.UserOpt{o.GetUser(), o.GetGroup()} {
+		if n := u.GetByName(); n != nil && n.Input < 0 {
+			return n.Name, true
+		}
+	}
+	return "", false
 }
 
 // work is a tree that actions change, with what they have changed.
