@@ -259,13 +259,19 @@ func (b *build) carryOut(ctx context.Context, res *frontend.Result) (*Result, er
 	for {
 		out, err := b.attempt(ctx, res)
 		var broken *cache.BrokenError
-		if err == nil || b.cache == nil || ctx.Err() != nil || !errors.As(err, &broken) || !b.cache.Distrust(broken) {
+		if err == nil || b.cache == nil || ctx.Err() != nil || !errors.As(err, &broken) {
+			return out, err
+		}
+		first, again := b.cache.Distrust(broken)
+		if !again {
 			return out, err
 		}
 		if err := b.renewTrees(); err != nil {
 			return nil, err
 		}
-		b.warn(fmt.Sprintf("the cache in %s is damaged; building without the layer: %v", broken.Repo, broken.Err))
+		if first {
+			b.warn(fmt.Sprintf("the cache in %s is damaged; building without what is broken: %v", broken.Repo, broken.Err))
+		}
 	}
 }
 

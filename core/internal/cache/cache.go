@@ -95,6 +95,8 @@ type Cache struct {
 	expired map[string]bool
 	// distrusted are layers that turned out to be missing or broken.
 	distrusted map[v1.Hash]bool
+	// unreadable says that nothing is looked up any more.
+	unreadable bool
 	// down are repositories that failed: they are not asked again.
 	down map[Repository]bool
 	said map[string]bool
@@ -272,7 +274,7 @@ func (c *Cache) find(ctx context.Context, tag string) *Record {
 	c.mu.Lock()
 	r, asked := c.answers[tag]
 	c.mu.Unlock()
-	if c.opts.Fresh {
+	if c.opts.Fresh || c.unreadable {
 		return nil
 	}
 	if !asked {
@@ -336,18 +338,21 @@ func (c *Cache) trusted(r *Record) bool {
 	return !slices.ContainsFunc(r.digests(), func(h v1.Hash) bool { return c.distrusted[h] })
 }
 
-// Distrust makes every record with the layer a miss from now on. It says
-// whether that is news: whoever solves again after a broken layer must not do so
-// for ever.
-func (c *Cache) Distrust(broken *BrokenError) bool {
+// Distrust makes every record with the layer a miss from now on; when a second
+// layer is broken, every record at all: who solves again must not do so for each
+// of many. first says that it is the first one, again that to solve again makes
+// sense.
+func (c *Cache) Distrust(broken *BrokenError) (first, again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.distrusted[broken.Layer] {
-		return false
+	if c.unreadable {
+		return false, false
 	}
+	first = len(c.distrusted) == 0
+	c.unreadable = !first
 	c.distrusted[broken.Layer] = true
 	c.keys = map[*graph.Vertex]*keys{}
-	return true
+	return first, true
 }
 
 // result is a record as the state of a vertex.

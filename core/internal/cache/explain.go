@@ -257,6 +257,8 @@ func (c *Cache) why(v *graph.Vertex, ran map[*graph.Vertex]bool, before, now lis
 		return "--no-cache was asked for", nil
 	case c.opts.Fresh:
 		return "--no-cache was asked for", nil
+	case c.unreadable:
+		return "the cache is damaged", nil
 	case c.wasExpired(tagOf(k.definition)):
 		return fmt.Sprintf("the record is older than %s (--cache-ttl)", c.opts.TTL), nil
 	case !hadRecord:

@@ -271,7 +271,8 @@ func copies(f *pb.FileOp) bool {
 func singleOutput(v *graph.Vertex) bool {
 	if e := v.Op.GetExec(); e != nil {
 		for _, m := range e.Mounts {
-			if m.Output > 0 || m.Output == 0 && m.Dest != pb.RootMount {
+			// Secrets and ssh sockets say 0, and mean none.
+			if m.MountType == pb.MountType_BIND && (m.Output > 0 || m.Output == 0 && m.Dest != pb.RootMount) {
 				return false
 			}
 		}

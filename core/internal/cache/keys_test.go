@@ -33,7 +33,7 @@ func newChain() *chain {
 		exec: &pb.ExecOp{Meta: &pb.Meta{Args: []string{"/bin/sh", "-c", "make"}, Env: []string{"A=1"}, Cwd: "/"}, Mounts: []*pb.Mount{
 			{Input: 0, Dest: pb.RootMount, Output: 0},
 			{Input: -1, Dest: "/cache", Output: -1, MountType: pb.MountType_CACHE, CacheOpt: &pb.CacheOpt{ID: "one"}},
-			{Input: -1, Dest: "/run/secrets/s", Output: -1, MountType: pb.MountType_SECRET, SecretOpt: &pb.SecretOpt{ID: "s"}},
+			{Input: -1, Dest: "/run/secrets/s", Output: 0, MountType: pb.MountType_SECRET, SecretOpt: &pb.SecretOpt{ID: "s"}},
 		}},
 	}
 }
@@ -112,6 +112,14 @@ func TestWhatAKeyIsMadeOf(t *testing.T) {
 			require.Equal(t, c.run, run != run2, "RUN")
 		})
 	}
+}
+
+func TestWhatHasOneOutput(t *testing.T) {
+	c := newChain()
+	run := func() *graph.Vertex { return c.vertices()[3] }
+	require.True(t, singleOutput(run()), "a secret is no output")
+	c.exec.Mounts = append(c.exec.Mounts, &pb.Mount{Input: -1, Dest: "/out", Output: 1})
+	require.False(t, singleOutput(run()))
 }
 
 func TestAddressOfAnExtraHostIsNoPartOfTheKey(t *testing.T) {

@@ -107,9 +107,16 @@ func TestADistrustedLayerMakesItsRecordsMisses(t *testing.T) {
 	require.NoError(t, err)
 	c := New(Options{Read: []Repository{repo}, Notice: func(string) {}, Now: time.Now})
 	require.NotNil(t, c.find(t.Context(), "lw1-a"))
-	require.True(t, c.Distrust(&BrokenError{Layer: digest}))
+	put(t, repo, "two", then, "lw1-b")
+	first, again := c.Distrust(&BrokenError{Layer: digest})
+	require.True(t, first && again)
 	require.Nil(t, c.find(t.Context(), "lw1-a"))
-	require.False(t, c.Distrust(&BrokenError{Layer: digest}), "twice is no news")
+	require.NotNil(t, c.find(t.Context(), "lw1-b"))
+	first, again = c.Distrust(&BrokenError{Layer: digest})
+	require.True(t, !first && again, "a second broken layer is the end of reading")
+	require.Nil(t, c.find(t.Context(), "lw1-b"))
+	_, again = c.Distrust(&BrokenError{Layer: digest})
+	require.False(t, again)
 }
 
 func TestAnExpiredRecordIsAMiss(t *testing.T) {
