@@ -167,7 +167,7 @@ func (g *generator) command() string {
 		"chown "+pick(g, "app", "1000:1001", "0:0", "70000:70000")+" "+p, "chown -h app "+p,
 		"touch -d '2001-02-03 04:05:06' "+p, "touch "+p, "truncate -s 5000 "+p, "dd if=/dev/zero of="+p+" bs=1k count=3 seek=9",
 		fmt.Sprintf("mkdir -p /fifo; mkfifo /fifo/%d", n), "cp "+p+" "+q, ": > "+p, "find "+p+" -type f -exec chmod a+r {} +", "tar -cf - -C "+p+" . | tar -xf - -C "+q,
-		"rm -rf "+p+"/*", "mv "+p+" "+p+".moved; mv "+p+".moved "+p, "test -e "+p+" && echo yes > "+q, "ls -1 "+p+" > /listing",
+		"rm -rf "+p+"/*", ": moved and moved back: docs/differences.md", "test -e "+p+" && echo yes > "+q, "ls -1 "+p+" > /listing",
 		"echo $A$B$V > /env", "id -u > /id", "pwd > /pwd", "umask 077; echo u > "+p, "mknod "+p+" c 1 3", "sort "+p+" > "+q)
 }
 
