@@ -57,6 +57,9 @@ func Build(ctx context.Context, req Request) (_ *Result, err error) {
 	if err := errors.Join(checkPlatforms(res), b.checkAnnotations(res)); err != nil {
 		return nil, err
 	}
+	if len(res.Images) > 0 && res.Images[0].Epoch != nil {
+		b.epoch = res.Images[0].Epoch.Unix()
+	}
 	return b.carryOut(ctx, res)
 }
 
@@ -82,6 +85,8 @@ type build struct {
 	push   *export.Push
 	trees  snapshot.Store
 	cache  *cache.Cache
+	// epoch is SOURCE_DATE_EPOCH in seconds, 0 where there is none.
+	epoch int64
 	// mounts are how cache mounts are kept, kept is what does it.
 	mounts *cache.MountOptions
 	kept   *cache.Mounts

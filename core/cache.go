@@ -74,9 +74,9 @@ func (b *build) openCache() error {
 		return nil
 	}
 	opts := cache.Options{
-		Variant: b.variant(), TTL: r.TTL, Fresh: b.req.NoCache, Commands: !r.NoRunLayers, Files: !r.NoCopyLayers,
+		Variant: b.variant, TTL: r.TTL, Fresh: b.req.NoCache, Commands: !r.NoRunLayers, Files: !r.NoCopyLayers,
 		Store: func() snapshot.Store { return b.trees }, Image: b.sourceLayers, Layers: b.source.Layers,
-		Local: b.localTree, Fetched: b.fetched, Result: ops.Result, Describe: b.describe, Found: b.layerFound,
+		Local: b.localTree, Fetched: b.fetched, Result: ops.Result, Created: b.created, Found: b.layerFound,
 		Uploaded: func(l v1.Layer) {}, Notice: b.warn, Now: time.Now,
 	}
 	for _, name := range append([]string{r.Repo}, r.From...) {
@@ -117,7 +117,9 @@ func (b *build) variant() string {
 		out += fmt.Sprintf(" level %d", *o.CompressionLevel)
 	}
 	if o.RewriteTimestamp {
-		out += " epoch " + b.req.BuildArgs[epochArgument]
+		// As the frontend has understood it: "context" means another time for
+		// each commit.
+		out += fmt.Sprintf(" epoch %d", b.epoch)
 	}
 	return out
 }
@@ -204,12 +206,11 @@ func (b *build) fetched(ctx context.Context, v *graph.Vertex) (_ string, err err
 	return content.Digest(ctx, content.Dir(dir), content.Selection{})
 }
 
-// describe is what the history says of a layer.
-func (b *build) describe(l v1.Layer) (time.Time, string) {
+// created is when a layer was made.
+func (b *build) created(l v1.Layer) time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m := b.made[l]
-	return m.created, m.description
+	return b.made[l].created
 }
 
 // layerFound remembers what the history says of a layer from the cache.

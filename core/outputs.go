@@ -272,9 +272,9 @@ func (b *build) exportRoots(ctx context.Context, images []solved) (err error) {
 		if img.tree == nil {
 			continue
 		}
-		view, err := img.tree.View(ctx)
-		if err != nil {
-			return err
+		view, viewErr := img.tree.View(ctx)
+		if viewErr != nil {
+			return viewErr
 		}
 		defer func() { err = errors.Join(err, view.Close()) }()
 		roots[i].Dir = view.Dir()

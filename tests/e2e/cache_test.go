@@ -424,6 +424,8 @@ func TestSecretsAndArgumentsStayOutOfRecords(t *testing.T) {
 	require.Equal(t, 0, got.code, got.output)
 	require.Contains(t, sent.String(), "dev.layerwright.cache.step")
 	require.NotContains(t, sent.String(), "planted-secret-7")
+	require.NotContains(t, sent.String(), "planted-argument-7")
+	require.Contains(t, sent.String(), `test -n \"$TOKEN\"`, "the instruction is there as it is written")
 	var m struct{ Tags []string }
 	resp, err := http.Get("http://" + proxy.addr + "/v2/secrets/cache/tags/list") //nolint:noctx // a test
 	require.NoError(t, err)

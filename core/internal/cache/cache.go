@@ -49,8 +49,8 @@ type Options struct {
 	// TTL is the age from which a record counts as expired; 0 for never.
 	TTL time.Duration
 	// Variant is what layers depend on beside their step: how they are
-	// compressed. It is part of every key.
-	Variant string
+	// compressed. It is part of every key. Asked when a solve begins.
+	Variant func() string
 	// Fresh is set where everything has to run: then nothing is looked up.
 	Fresh bool
 	// Commands and Files say whether results of commands (RUN) and of file
@@ -69,8 +69,8 @@ type Options struct {
 	Fetched func(ctx context.Context, v *graph.Vertex) (string, error)
 	// Result makes a state what the scheduler hands on.
 	Result func(s snapshot.State) solve.Result
-	// Describe is what the history says of a layer that was made or found.
-	Describe func(l v1.Layer) (created time.Time, by string)
+	// Created is when a layer was made.
+	Created func(l v1.Layer) time.Time
 	// Found is told of each layer of a result that was found, with what the
 	// history says of it.
 	Found func(l v1.Layer, created time.Time, description string)
@@ -367,8 +367,13 @@ func (c *Cache) result(ctx context.Context, v *graph.Vertex, r *Record) (solve.R
 		c.notice(fmt.Sprintf("a cached result is not used: %v", err))
 		return nil, false
 	}
+	steps := addedBy(v)
 	for i, l := range layers {
-		c.opts.Found(l, r.History[i].Created.Time, r.History[i].CreatedBy)
+		name := r.History[i].CreatedBy
+		if len(steps) == len(layers) {
+			name = steps[i].Name
+		}
+		c.opts.Found(l, r.History[i].Created.Time, name)
 	}
 	return c.opts.Result(c.opts.Store().FromLayers(slices.Concat(base, layers))), true
 }

@@ -333,7 +333,7 @@ func (c *Cache) newKey(kind string, v *graph.Vertex) (*keyHash, error) {
 		return nil, fmt.Errorf("encode operation: %w", err)
 	}
 	h := newHash()
-	h.add(kind, Format, c.opts.Variant, string(raw))
+	h.add(kind, Format, c.opts.Variant(), string(raw))
 	return h, nil
 }
 

@@ -54,7 +54,7 @@ func layerOf(text string) v1.Layer { return static.NewLayer([]byte(text), types.
 // definitions are the definition keys of the chain's COPY and RUN.
 func definitions(t *testing.T, c *chain, dir, base string) (cp, run string) {
 	t.Helper()
-	k := New(Options{Commands: true, Files: true, Notice: func(string) {},
+	k := New(Options{Variant: func() string { return "" }, Commands: true, Files: true, Notice: func(string) {},
 		Image: func(context.Context, *graph.Vertex) ([]v1.Layer, error) { return []v1.Layer{layerOf(base)}, nil },
 		Local: func(context.Context, *graph.Vertex) (content.Tree, error) { return content.Dir(dir), nil },
 	})
@@ -154,7 +154,7 @@ func BenchmarkDefinitions(b *testing.B) {
 	vs := newChain().vertices()
 	b.ReportAllocs()
 	for b.Loop() {
-		k := New(Options{Commands: true, Files: true, Notice: func(string) {},
+		k := New(Options{Variant: func() string { return "" }, Commands: true, Files: true, Notice: func(string) {},
 			Image: func(context.Context, *graph.Vertex) ([]v1.Layer, error) { return []v1.Layer{base}, nil },
 			Local: func(context.Context, *graph.Vertex) (content.Tree, error) { return content.Dir(dir), nil },
 		})

@@ -61,11 +61,33 @@ func (c *Cache) newRecord(v *graph.Vertex, k *keys, layers []v1.Layer) (v1.Image
 		config.OS, config.Architecture, config.Variant = p.OS, p.Architecture, p.Variant
 	}
 	list := make([]image.Layer, len(layers))
+	steps := addedBy(v)
 	for i, l := range layers {
-		list[i].Layer = l
-		list[i].Created, list[i].Description = c.opts.Describe(l)
+		list[i].Layer, list[i].Created, list[i].Description = l, c.opts.Created(l), graph.Instruction(v)
+		if len(steps) == len(layers) {
+			list[i].Description = graph.Instruction(steps[i])
+		}
 	}
 	return assemble(config, map[string]string{labelStep: graph.Instruction(v), labelContent: k.content}, list, c.opts.Now())
+}
+
+// addedBy are the vertices that have added the layers of a chain to its base, in
+// the layers' order. Their names have values of build arguments in them, which a
+// record must not: it has the instructions as they are written.
+func addedBy(v *graph.Vertex) (out []*graph.Vertex) {
+	switch {
+	case graph.SourceScheme(v) == "docker-image", graph.SourceScheme(v) == "oci-layout":
+		return nil
+	case v.Op.GetMerge() != nil:
+		for _, in := range v.Inputs {
+			out = append(out, addedBy(in.Vertex)...)
+		}
+		return out
+	}
+	if base, ok := graph.Base(v); ok {
+		out = addedBy(base.Vertex)
+	}
+	return append(out, v)
 }
 
 // assemble makes the image that a record is.
