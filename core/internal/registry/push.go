@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -390,35 +391,66 @@ func (p *Pusher) putIndex(ctx context.Context, idx v1.ImageIndex, depth int) err
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return p.putManifest(ctx, idx, "")
+	return p.putManifest(ctx, idx, "", nil)
 }
 
 func (p *Pusher) putImage(ctx context.Context, img v1.Image) error {
-	if err := p.PutBlobs(ctx, img); err != nil {
+	blobs, err := blobsOf(img)
+	if err != nil {
 		return err
 	}
-	return p.putManifest(ctx, img, "")
+	if err := p.putBlobs(ctx, blobs); err != nil {
+		return err
+	}
+	return p.putManifest(ctx, img, "", func() error {
+		p.forget(blobs)
+		return p.putBlobs(ctx, blobs)
+	})
 }
 
 // PutBlobs sends an image's layers and configuration, and no manifest.
 func (p *Pusher) PutBlobs(ctx context.Context, img v1.Image) error {
-	layers, err := img.Layers()
+	blobs, err := blobsOf(img)
 	if err != nil {
-		return fmt.Errorf("layers of image: %w", err)
+		return err
 	}
-	config, err := img.RawConfigFile()
-	if err != nil {
-		return fmt.Errorf("config of image: %w", err)
-	}
-	m, err := img.Manifest()
-	if err != nil {
-		return fmt.Errorf("manifest of image: %w", err)
-	}
+	return p.putBlobs(ctx, blobs)
+}
+
+func (p *Pusher) putBlobs(ctx context.Context, blobs []v1.Layer) error {
 	g, gctx := errgroup.WithContext(ctx)
-	for _, l := range append(layers[:len(layers):len(layers)], v1.Layer(&memory{config, m.Config})) {
+	for _, l := range blobs {
 		g.Go(func() error { return p.Upload(gctx, l) })
 	}
 	return g.Wait()
+}
+
+// forget makes the next Upload of each blob ask the registry again.
+func (p *Pusher) forget(blobs []v1.Layer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range blobs {
+		if digest, err := l.Digest(); err == nil {
+			delete(p.sent, digest.String())
+		}
+	}
+}
+
+// blobsOf are an image's layers and its configuration.
+func blobsOf(img v1.Image) ([]v1.Layer, error) {
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, fmt.Errorf("layers of image: %w", err)
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("config of image: %w", err)
+	}
+	m, err := img.Manifest()
+	if err != nil {
+		return nil, fmt.Errorf("manifest of image: %w", err)
+	}
+	return append(layers[:len(layers):len(layers)], v1.Layer(&memory{config, m.Config})), nil
 }
 
 // memory is the config as a blob to upload.
@@ -438,11 +470,13 @@ func (m *memory) Compressed() (io.ReadCloser, error) {
 
 // Tag makes tag point at a, which Put has sent before.
 func (p *Pusher) Tag(ctx context.Context, a Artifact, tag string) error {
-	return p.putManifest(ctx, a, tag)
+	return p.putManifest(ctx, a, tag, nil)
 }
 
-// putManifest puts under a tag, or under the digest if tag is empty.
-func (p *Pusher) putManifest(ctx context.Context, a Artifact, tag string) error {
+// putManifest puts under a tag, or under the digest if tag is empty. repair,
+// where there is one, is called before another attempt when the registry does
+// not know what the manifest refers to, although that was sent.
+func (p *Pusher) putManifest(ctx context.Context, a Artifact, tag string, repair func() error) error {
 	raw, err := a.RawManifest()
 	if err != nil {
 		return fmt.Errorf("manifest: %w", err)
@@ -471,13 +505,38 @@ func (p *Pusher) putManifest(ctx context.Context, a Artifact, tag string) error 
 			}
 			return p.fail(ctx, s, "manifest "+target, err)
 		}
-		if attempt >= s.tries || ctx.Err() != nil || !(resp != nil && retryStatus(resp.StatusCode) || temporary(err)) {
+		missing := blobsMissing(err)
+		if attempt >= s.tries || ctx.Err() != nil || !(missing || resp != nil && retryStatus(resp.StatusCode) || temporary(err)) {
 			return p.fail(ctx, s, "manifest "+target, err)
 		}
 		if err := sleep(ctx, delay(p.c.opts.Backoff, attempt, resp)); err != nil {
 			return err
 		}
+		if missing && repair != nil {
+			if err := repair(); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// blobsMissing says that a registry refused a manifest for want of blobs. All
+// of them were sent or found before, so it may only seem so to the registry:
+// distribution's file system driver reads a link that another client is just
+// writing anew as "digest invalid", and stores behind several servers see a
+// blob some time after it was accepted.
+func blobsMissing(err error) bool {
+	var status *transport.Error
+	if !errors.As(err, &status) {
+		return false
+	}
+	return slices.ContainsFunc(status.Errors, func(d transport.Diagnostic) bool {
+		switch d.Code {
+		case transport.BlobUnknownErrorCode, transport.ManifestBlobUnknownErrorCode, transport.DigestInvalidErrorCode:
+			return true
+		}
+		return false
+	})
 }
 
 // put sends a small body; the response's body is closed.

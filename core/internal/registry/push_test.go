@@ -40,6 +40,45 @@ func TestUploadIsDoneOnceForConcurrentCallers(t *testing.T) {
 	require.Equal(t, 1, s.count("POST /v2/once/blobs/uploads/"))
 }
 
+// TestManifestRefusedForWantOfBlobs: what the registry says that it does not
+// have, it is asked for again, and given if that is so.
+func TestManifestRefusedForWantOfBlobs(t *testing.T) {
+	for _, code := range []string{"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "DIGEST_INVALID"} {
+		for refusals, ok := range map[int32]bool{1: true, 100: false} {
+			t.Run(fmt.Sprintf("%s %d times", code, refusals), func(t *testing.T) {
+				s, c := newServer(t), newClient(t)
+				img, err := random.Image(1000, 2)
+				require.NoError(t, err)
+				p, err := c.Pusher(s.host + "/lost")
+				require.NoError(t, err)
+				var puts, lost atomic.Int32
+				s.on(func(w http.ResponseWriter, r *http.Request) bool {
+					switch manifest := strings.Contains(r.URL.Path, "/manifests/"); {
+					case r.Method == http.MethodPut && manifest && puts.Add(1) <= refusals:
+						w.WriteHeader(http.StatusBadRequest)
+						_, _ = fmt.Fprintf(w, `{"errors":[{"code":"%s","message":"lost"}]}`, code)
+						return true
+					case r.Method == http.MethodHead && !manifest && puts.Load() > 0 && lost.Add(1) == 1:
+						w.WriteHeader(http.StatusNotFound) // it was really lost
+						return true
+					}
+					return false
+				})
+				before := s.count("PUT /v2/lost/blobs/")
+				err = p.Put(t.Context(), img)
+				if !ok {
+					require.ErrorContains(t, err, code)
+					require.Equal(t, int32(4), puts.Load(), "one attempt and three more")
+					return
+				}
+				require.NoError(t, err)
+				require.NoError(t, p.Tag(t.Context(), img, "1"))
+				require.Equal(t, 4, s.count("PUT /v2/lost/blobs/")-before, "three blobs, and one again")
+			})
+		}
+	}
+}
+
 func TestUploadRetries(t *testing.T) {
 	for name, code := range map[string]int{"500": 500, "429": 429, "lost session": 404} {
 		t.Run(name, func(t *testing.T) {
