@@ -304,10 +304,14 @@ func (b *build) exportNames(a export.Artifact, r *Result) error {
 	}
 	if p := b.outputs.metadata; p != "" {
 		// docker's names (buildx, --metadata-file).
-		raw, err := json.MarshalIndent(map[string]any{
-			"containerimage.digest": r.Digest, "containerimage.config.digest": r.ImageID, "image.name": strings.Join(b.req.Outputs.Destinations, ","),
+		m := map[string]any{
+			"containerimage.digest": r.Digest, "containerimage.config.digest": r.ImageID,
 			"containerimage.descriptor": map[string]any{"mediaType": r.MediaType, "digest": r.Digest, "size": r.Size},
-		}, "", "  ")
+		}
+		if names := b.req.Outputs.Destinations; len(names) > 0 {
+			m["image.name"] = strings.Join(names, ",")
+		}
+		raw, err := json.MarshalIndent(m, "", "  ")
 		if err != nil {
 			return fmt.Errorf("encode metadata: %w", err)
 		}

@@ -26,6 +26,11 @@ type outputFlags struct {
 	level                               int
 	annotations                         []string
 	rewriteTimestamp, reproducibleImage bool
+
+	// names are those that --output gives an image that it does not push, kept
+	// says that it asks for an image and no more.
+	names []string
+	kept  bool
 }
 
 func (f *outputFlags) register(fs *pflag.FlagSet) {
@@ -58,6 +63,7 @@ func (f *flags) outputs(c *checker, r *core.Request, env map[string]string) {
 			c.add("--output %s: %w", text, err)
 		}
 	}
+	o.settleNames(c)
 	r.Outputs = core.Outputs{
 		Destinations: o.destinations, NoPush: o.noPush, OCILayout: o.layout, OCITar: o.ociTar, DockerTar: o.dockerTar, RootDir: o.rootDir, RootTar: o.rootTar,
 		DigestFile: o.digestFile, ImageIDFile: o.imageIDFile, MetadataFile: o.metadata,
@@ -76,6 +82,19 @@ func (f *flags) outputs(c *checker, r *core.Request, env map[string]string) {
 	}
 	r.Outputs.Annotations = annotations(c, o.annotations)
 	o.check(c, f.call.asked())
+}
+
+// settleNames makes names of what is not pushed destinations that are not pushed.
+// Both kinds in one build would need what the engine does not have.
+func (f *outputFlags) settleNames(c *checker) {
+	switch {
+	case len(f.destinations) > 0 && !f.noPush && len(f.names) > 0:
+		c.add("--output name=%s: names of what is not pushed are not possible beside destinations that are: leave name out, since the outputs get the destinations' names", f.names[0])
+	case len(f.destinations) == 0:
+		f.destinations, f.noPush = f.names, f.noPush || f.kept || len(f.names) > 0
+	default:
+		f.destinations = append(f.destinations, f.names...)
+	}
 }
 
 func (f *outputFlags) check(c *checker, onlyAsks bool) {
@@ -149,10 +168,7 @@ func (f *outputFlags) output(text string, set map[string]bool) error {
 		if dest != "" {
 			return fmt.Errorf("type=%s has no dest", kind)
 		}
-		// What is no truth value is refused below.
-		if push, err := strconv.ParseBool(fields["push"]); kind == "image" && err == nil && !push || kind == "image" && fields["push"] == "" {
-			f.noPush = true
-		}
+		f.kept = true
 	default:
 		return fmt.Errorf("unknown type %q: use local, tar, oci, docker, image or registry", kind)
 	}
@@ -201,7 +217,14 @@ func (f *outputFlags) outputFields(kind string, fields map[string]string, set ma
 		var err error
 		switch k {
 		case "name":
-			f.destinations = append(f.destinations, strings.Split(v, ",")...)
+			names := &f.names
+			if push, _ := strconv.ParseBool(fields["push"]); kind == "registry" || push {
+				names = &f.destinations
+			}
+			*names = append(*names, v)
+			if kind == "local" || kind == "tar" {
+				err = fmt.Errorf("type=%s has no name", kind)
+			}
 		case "push", "tar":
 			_, err = strconv.ParseBool(v)
 			if k == "tar" && kind != "oci" || k == "push" && kind != "image" && kind != "registry" {

@@ -20,7 +20,9 @@ func TestOutputFlags(t *testing.T) {
 		"tar":                          {[]string{"-o", "type=tar,dest=f"}, core.Outputs{RootTar: "f"}},
 		"oci is a tar":                 {[]string{"-o", "type=oci,dest=f"}, core.Outputs{OCITar: "f"}},
 		"oci with tar=false is a dir":  {[]string{"-o", "type=oci,tar=false,dest=d"}, core.Outputs{OCILayout: "d"}},
-		"docker":                       {[]string{"-o", "type=docker,dest=f,name=a:1"}, core.Outputs{DockerTar: "f", Destinations: []string{"a:1"}}},
+		"docker":                       {[]string{"-o", "type=docker,dest=f,name=a:1"}, core.Outputs{DockerTar: "f", Destinations: []string{"a:1"}, NoPush: true}},
+		"a name pushes nothing":        {[]string{"-o", "type=oci,dest=f,name=a:1"}, core.Outputs{OCITar: "f", Destinations: []string{"a:1"}, NoPush: true}},
+		"an image is not pushed":       {[]string{"-o", "type=image,name=a:1"}, core.Outputs{Destinations: []string{"a:1"}, NoPush: true}},
 		"an image is pushed if asked":  {[]string{"-o", "type=image,push=true,name=a:1"}, core.Outputs{Destinations: []string{"a:1"}}},
 		"a registry":                   {[]string{"-o", "type=registry,name=h.example/a:1"}, core.Outputs{Destinations: []string{"h.example/a:1"}}},
 		"several":                      {[]string{"-o", "d", "--rootfs-tar", "-", "--tar-path", "t", "-d", "a"}, core.Outputs{RootDir: "d", RootTar: "-", DockerTar: "t", Destinations: []string{"a"}}},
@@ -64,6 +66,8 @@ func TestOutputFlagsThatAreRefused(t *testing.T) {
 		"there is no Docker engine":            {"-o", "type=docker"},
 		"nowhere to put the image":             {"--compression", "zstd"},
 		"no media type for --compression zstd": {"-d", "a", "--image-format", "docker", "--compression", "zstd"},
+		"names of what is not pushed":          {"-d", "x", "-o", "type=oci,dest=f,name=y"},
+		"has no name":                          {"-o", "type=local,dest=d,name=a"},
 		"rewrite-timestamp":                    {"-o", "type=oci,dest=f,rewrite-timestamp=perhaps"},
 	} {
 		t.Run(text, func(t *testing.T) {
