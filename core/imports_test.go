@@ -1,6 +1,7 @@
 package core_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -139,4 +140,61 @@ func TestTheEngineKnowsNoAdapter(t *testing.T) {
 			}
 		}
 	})
+}
+
+// adapters are the packages above the engine and what of ours each may import:
+// a CI's adapter translates, package plugin decides, the engine builds.
+var adapters = map[string][]string{
+	"plugin/tags":    {},
+	"plugin/display": {"core"},
+	"plugin":         {"core", "plugin/display", "plugin/tags"},
+	"github":         {"core", "plugin", "plugin/tags"},
+	"drone":          {"core", "plugin", "plugin/tags"},
+	"gitlab":         {"core", "plugin", "plugin/tags"},
+}
+
+func TestAdaptersKnowOnlyThePluginAndTheEnginesFront(t *testing.T) {
+	seen := map[string]bool{}
+	sources(t, func(file, folder string, imports []string) {
+		allowed, ok := adapters[folder]
+		if !ok || strings.HasSuffix(file, "_test.go") {
+			return
+		}
+		seen[folder] = true
+		for _, i := range imports {
+			if ours, ok := strings.CutPrefix(i, module); ok {
+				require.Contains(t, allowed, ours, "%s: see docs/architecture.md", file)
+			}
+		}
+	})
+	require.Contains(t, seen, "plugin")
+	require.Contains(t, seen, "plugin/tags")
+}
+
+// TestThePluginKnowsNoCI keeps the names of variables of one CI in its adapter.
+func TestThePluginKnowsNoCI(t *testing.T) {
+	root, err := filepath.Abs("../plugin")
+	require.NoError(t, err)
+	seen := 0
+	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(p, ".go") || strings.HasSuffix(p, "_test.go") {
+			return err
+		}
+		seen++
+		parsed, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				for _, prefix := range []string{"GITHUB_", "DRONE_", "PLUGIN_", "CI_", "GITLAB_", "INPUT_"} {
+					require.NotContains(t, lit.Value, prefix, "%s: names of a CI's variables belong to its adapter", p)
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	require.NoError(t, err)
+	require.Greater(t, seen, 10)
 }

@@ -1,0 +1,189 @@
+package plugin
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Field describes one setting: the table of all of them is what adapters, their
+// documentation and --print-settings are made of.
+type Field struct {
+	// Name is neutral, in the form of a flag.
+	Name string
+	// Help is one sentence without a full stop; Default and Example are as a
+	// user writes them.
+	Help, Default, Example string
+	// Secret values are never shown.
+	Secret bool
+	// at is where the value belongs: *string, *bool, *[]string or
+	// *time.Duration.
+	at func(*Settings) any
+}
+
+// List says whether the setting has several values.
+func (f Field) List() bool { _, ok := f.at(&Settings{}).(*[]string); return ok }
+
+// Kind is a word for the documentation: text, list, yes or no, duration.
+func (f Field) Kind() string {
+	switch f.at(&Settings{}).(type) {
+	case *[]string:
+		return "list"
+	case *bool:
+		return "bool"
+	case *time.Duration:
+		return "duration"
+	}
+	return "text"
+}
+
+// Fields are all settings, in the order of the documentation.
+func Fields() []Field {
+	return slices.Concat(buildFields(), nameFields(), outputFields(), registryFields(), cacheFields(), otherFields())
+}
+
+func buildFields() []Field {
+	return []Field{
+		{Name: "context", Help: "build context: a directory, a git repository or a URL", Default: ".", Example: "./app", at: func(s *Settings) any { return &s.Context }},
+		{Name: "file", Help: "Dockerfile; also looked for in the context", Default: "Dockerfile", Example: "docker/Dockerfile", at: func(s *Settings) any { return &s.File }},
+		{Name: "target", Help: "stage to build instead of the last one", Example: "production", at: func(s *Settings) any { return &s.Target }},
+		{Name: "build-args", Help: "build arguments; a name alone has its value from the environment", Example: "VERSION=1.2.3", at: func(s *Settings) any { return &s.BuildArgs }},
+		{Name: "build-contexts", Help: "named contexts", Example: "base=docker-image://debian:12", at: func(s *Settings) any { return &s.BuildContexts }},
+		{Name: "platforms", Help: "platforms to build for", Example: "linux/amd64", at: func(s *Settings) any { return &s.Platforms }},
+		{Name: "secrets", Help: "secrets of RUN --mount=type=secret, as ID=VALUE", Example: "token=…", Secret: true, at: func(s *Settings) any { return &s.Secrets }},
+		{Name: "secret-envs", Help: "secrets with their values in variables, as ID=VARIABLE", Example: "token=API_TOKEN", at: func(s *Settings) any { return &s.SecretEnvs }},
+		{Name: "secret-files", Help: "secrets with their values in files, as ID=PATH", Example: "npmrc=./.npmrc", at: func(s *Settings) any { return &s.SecretFiles }},
+		{Name: "github-token", Help: "token for a context that is a git repository (the secret GIT_AUTH_TOKEN)", Secret: true, at: func(s *Settings) any { return &s.GitToken }},
+		{Name: "ssh", Help: "ssh agents and keys, for steps and git", Example: "default", at: func(s *Settings) any { return &s.SSH }},
+		{Name: "no-cache", Help: "run every step", Default: "false", at: func(s *Settings) any { return &s.NoCache }},
+		{Name: "no-cache-filters", Help: "stages whose steps all run", Example: "test", at: func(s *Settings) any { return &s.NoCacheFilters }},
+		{Name: "add-hosts", Help: "lines of /etc/hosts, as NAME:IP", Example: "db:10.0.0.7", at: func(s *Settings) any { return &s.AddHosts }},
+		{Name: "ulimit", Help: "limits of steps", Example: "nofile=1024:2048", at: func(s *Settings) any { return &s.Ulimits }},
+		{Name: "shm-size", Help: "size of /dev/shm in steps", Example: "128m", at: func(s *Settings) any { return &s.ShmSize }},
+		{Name: "network", Help: "network of steps: default, host or none", Default: "default", at: func(s *Settings) any { return &s.Network }},
+		{Name: "cgroup-parent", Help: "has no effect: steps stay in the job's control group", at: func(s *Settings) any { return &s.CgroupParent }},
+	}
+}
+
+func nameFields() []Field {
+	return []Field{
+		{Name: "images", Help: "image names that every tag is put on", Example: "ghcr.io/org/app", at: func(s *Settings) any { return &s.Images }},
+		{Name: "tags", Help: "tags, whole references, or rules of docker/metadata-action", Example: "type=semver,pattern={{version}}", at: func(s *Settings) any { return &s.Tags }},
+		{Name: "flavor", Help: "what holds for all tags: latest=auto|true|false, prefix=, suffix=, onlatest=", Example: "suffix=-alpine,onlatest=true", at: func(s *Settings) any { return &s.Flavor }},
+		{Name: "auto-tag", Help: "tags of the git event: metadata, drone, gitlab, or none", Example: "drone", at: func(s *Settings) any { return &s.AutoTag }},
+		{Name: "auto-tag-suffix", Help: "suffix of the tags of auto-tag drone", Example: "arm64", at: func(s *Settings) any { return &s.AutoTagSuffix }},
+		{Name: "labels", Help: "labels of the image", Example: "org.opencontainers.image.vendor=Us", at: func(s *Settings) any { return &s.Labels }},
+		{Name: "annotations", Help: "annotations, as [KIND:]KEY=VALUE", Example: "index:key=value", at: func(s *Settings) any { return &s.Annotations }},
+		{Name: "default-labels", Help: "add the labels and annotations of OCI: source, revision, created, version and so on", Default: "true", at: func(s *Settings) any { return &s.DefaultLabels }},
+	}
+}
+
+func outputFields() []Field {
+	return []Field{
+		{Name: "push", Help: "push the tags", Default: "true", at: func(s *Settings) any { return &s.Push }},
+		{Name: "outputs", Help: "further outputs, as docker has them: type local, tar, oci, docker, image, registry", Example: "type=oci,dest=image.tar", at: func(s *Settings) any { return &s.Outputs }},
+		{Name: "oci-layout-path", Help: "write an OCI image layout to this directory", Example: "out/layout", at: func(s *Settings) any { return &s.OCILayout }},
+		{Name: "tar-path", Help: "write what docker load reads to this file", Example: "image.tar", at: func(s *Settings) any { return &s.Tar }},
+		{Name: "digest-file", Help: "write the digest to this file", Example: "digest.txt", at: func(s *Settings) any { return &s.DigestFile }},
+		{Name: "metadata-file", Help: "write digests and names as JSON to this file", Example: "metadata.json", at: func(s *Settings) any { return &s.MetadataFile }},
+		{Name: "image-format", Help: "oci or docker", Default: "oci", at: func(s *Settings) any { return &s.ImageFormat }},
+		{Name: "compression", Help: "of new layers: gzip, zstd or none", Default: "gzip", at: func(s *Settings) any { return &s.Compression }},
+		{Name: "compression-level", Help: "0 to 9 for gzip, 1 to 22 for zstd", Example: "3", at: func(s *Settings) any { return &s.CompressionLevel }},
+		{Name: "reproducible", Help: "no file later than SOURCE_DATE_EPOCH, or 1970 without one", Default: "false", at: func(s *Settings) any { return &s.Reproducible }},
+		{Name: "load", Help: "an error: there is no Docker engine to load into", Default: "false", at: func(s *Settings) any { return &s.Load }},
+		{Name: "provenance", Help: "an error unless it is off: not made yet", Default: "false", at: func(s *Settings) any { return &s.Provenance }},
+		{Name: "sbom", Help: "an error unless it is off: not made yet", Default: "false", at: func(s *Settings) any { return &s.SBOM }},
+		{Name: "attests", Help: "an error unless it is empty: not made yet", at: func(s *Settings) any { return &s.Attests }},
+	}
+}
+
+func registryFields() []Field {
+	return []Field{
+		{Name: "registry", Help: "registry that username and password are for", Default: "that of the first image", Example: "ghcr.io", at: func(s *Settings) any { return &s.Registry }},
+		{Name: "username", Help: "name to log in with", Example: "robot", at: func(s *Settings) any { return &s.Username }},
+		{Name: "password", Help: "password or token to log in with", Secret: true, at: func(s *Settings) any { return &s.Password }},
+		{Name: "docker-config", Help: "directory of config.json with further credentials", Default: "$DOCKER_CONFIG or ~/.docker", at: func(s *Settings) any { return &s.DockerConfig }},
+		{Name: "insecure", Help: "plain HTTP with all registries", Default: "false", at: func(s *Settings) any { return &s.Insecure }},
+		{Name: "insecure-registries", Help: "plain HTTP with these registries", Example: "registry.local:5000", at: func(s *Settings) any { return &s.InsecureRegistries }},
+		{Name: "skip-tls-verify", Help: "check no certificates", Default: "false", at: func(s *Settings) any { return &s.SkipTLSVerify }},
+		{Name: "skip-tls-verify-registries", Help: "do not check the certificates of these registries", Example: "registry.local", at: func(s *Settings) any { return &s.SkipTLSVerifyRegistries }},
+		{Name: "registry-mirrors", Help: "ask these first for images of Docker Hub", Example: "mirror.local", at: func(s *Settings) any { return &s.Mirrors }},
+	}
+}
+
+func cacheFields() []Field {
+	return []Field{
+		{Name: "cache", Help: "keep results of steps beside the first destination", Default: "false", at: func(s *Settings) any { return &s.Cache }},
+		{Name: "cache-repo", Help: "keep results of steps in this repository", Example: "ghcr.io/org/app/cache", at: func(s *Settings) any { return &s.CacheRepo }},
+		{Name: "cache-from", Help: "look for results there too: a repository, or type=registry,ref=NAME", Example: "type=registry,ref=org/app:buildcache", at: func(s *Settings) any { return &s.CacheFrom }},
+		{Name: "cache-to", Help: "keep results there: a repository, or type=registry,ref=NAME", Example: "type=registry,ref=org/app:buildcache,mode=max", at: func(s *Settings) any { return &s.CacheTo }},
+		{Name: "cache-ttl", Help: "use no older results", Default: "336h", Example: "72h", at: func(s *Settings) any { return &s.CacheTTL }},
+	}
+}
+
+func otherFields() []Field {
+	return []Field{
+		{Name: "isolation", Help: "how steps run: auto, namespaces, inplace or chroot", Default: "auto", at: func(s *Settings) any { return &s.Isolation }},
+		{Name: "store", Help: "directory for file trees and layers", Example: "/mnt/scratch", at: func(s *Settings) any { return &s.Store }},
+		{Name: "verbosity", Help: "error, warn, info or debug", Default: "info", at: func(s *Settings) any { return &s.Verbosity }},
+		{Name: "log-format", Help: "plain or json", Default: "plain", at: func(s *Settings) any { return &s.LogFormat }},
+	}
+}
+
+// read makes settings of values.
+func (c *checker) read(values Values) Settings {
+	s := Settings{DefaultLabels: true, Push: true, CacheTTL: defaultCacheTTL}
+	known := map[string]bool{}
+	for _, f := range Fields() {
+		known[f.Name] = true
+		list := given(values[f.Name].Values)
+		if len(list) == 0 {
+			continue
+		}
+		if !f.List() && len(list) > 1 {
+			list = []string{strings.Join(list, "\n")}
+		}
+		if err := set(f.at(&s), list); err != nil {
+			c.add(f.Name, "%w", err)
+		}
+	}
+	for name := range values {
+		if !known[name] {
+			c.add(name, "there is no such setting")
+		}
+	}
+	return s
+}
+
+// defaultCacheTTL is that of the command line, Kaniko's: two weeks.
+const defaultCacheTTL = 14 * 24 * time.Hour
+
+// given are the values that are not empty.
+func given(list []string) (out []string) {
+	for _, v := range list {
+		if strings.TrimSpace(v) != "" {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func set(at any, list []string) (err error) {
+	switch at := at.(type) {
+	case *[]string:
+		*at = list
+	case *string:
+		*at = strings.TrimSpace(list[0])
+	case *bool:
+		if *at, err = strconv.ParseBool(strings.ToLower(strings.TrimSpace(list[0]))); err != nil {
+			return fmt.Errorf("%q is neither true nor false", list[0])
+		}
+	case *time.Duration:
+		if *at, err = time.ParseDuration(strings.TrimSpace(list[0])); err != nil || *at < 0 {
+			return fmt.Errorf("%q is no duration: write 72h", list[0])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/tags"
+)
+
+// of makes values of "name", "value\nvalue", …
+func of(kv ...string) Values {
+	v := Values{}
+	for i := 0; i < len(kv); i += 2 {
+		v[kv[i]] = Given{Values: strings.Split(kv[i+1], "\n"), Source: "test"}
+	}
+	return v
+}
+
+func facts() Facts {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return Facts{
+		Event:   tags.Event{Name: "push", Ref: "refs/tags/v1.2.3", SHA: "0123456789abcdef", DefaultBranch: "main", Now: now},
+		Project: tags.Project{Source: "https://h/o/app"},
+	}
+}
+
+func host(env map[string]string) Host {
+	return Host{
+		Spell: func(s string) string { return "PLUGIN_" + strings.ToUpper(s) }, Env: env,
+		ReadFile: func(name string) ([]byte, error) {
+			if name == "there" {
+				return []byte("content"), nil
+			}
+			return nil, errors.New("there is no such file")
+		},
+	}
+}
+
+func prepare(t *testing.T, env map[string]string, kv ...string) *Plan {
+	t.Helper()
+	p, err := Prepare(of(kv...), facts(), host(env))
+	require.NoError(t, err)
+	return p
+}
+
+func TestEveryFieldOfTheSettingsIsInTheTable(t *testing.T) {
+	var s Settings
+	v := reflect.ValueOf(&s).Elem()
+	reached := map[uintptr]string{}
+	for _, f := range Fields() {
+		require.NotContains(t, reached, reflect.ValueOf(f.at(&s)).Pointer(), f.Name)
+		reached[reflect.ValueOf(f.at(&s)).Pointer()] = f.Name
+		require.NotEmpty(t, f.Help, f.Name)
+		require.False(t, f.Default == "" && f.Example == "" && !f.Secret && f.Name != "cgroup-parent" && f.Name != "attests", "%s has neither default nor example", f.Name)
+		require.Regexp(t, `^[a-z-]+$`, f.Name)
+	}
+	for i := range v.NumField() {
+		require.Contains(t, reached, v.Field(i).Addr().Pointer(), "nobody can set %s", v.Type().Field(i).Name)
+	}
+}
+
+// TestEverySettingDoesSomething changes each setting alone and looks for a
+// difference in the plan, or for the error that says why there is none.
+func TestEverySettingDoesSomething(t *testing.T) {
+	base := []string{"images", "r.example/o/app", "push", "true"}
+	plain := prepare(t, map[string]string{"SSH_AUTH_SOCK": "/agent", "API_TOKEN": "abcdef"}, base...)
+	again := prepare(t, map[string]string{"SSH_AUTH_SOCK": "/agent", "API_TOKEN": "abcdef"}, base...)
+	require.Equal(t, plain, again, "what did not change is equal")
+	other := map[string][]string{
+		"context": {"sub"}, "secrets": {"token=abcdef"}, "secret-files": {"x=there"}, "no-cache": {"true"}, "auto-tag-suffix": {"arm", "auto-tag", "drone"},
+		"default-labels": {"false"}, "push": {"false"}, "image-format": {"docker"}, "compression": {"zstd"}, "reproducible": {"true"},
+		"load": {"true"}, "provenance": {"true"}, "sbom": {"true"}, "attests": {"type=sbom"}, "network": {"none"}, "cgroup-parent": {"x"},
+		"registry": {"ghcr.io", "username", "u", "password", "geheim"}, "username": {"u", "password", "geheim"}, "password": {"geheim", "username", "u"},
+		"insecure": {"true"}, "skip-tls-verify": {"true"}, "cache": {"true"}, "cache-ttl": {"1h", "cache", "true"}, "isolation": {"chroot"}, "verbosity": {"debug"},
+		"log-format": {"json"}, "docker-config": {"dir"}, "github-token": {"geheim", "context", "https://h.example/o/r.git"}, "file": {"other"},
+		"annotations": {"a=b"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
+	}
+	for _, f := range Fields() {
+		t.Run(f.Name, func(t *testing.T) {
+			kv := other[f.Name]
+			if kv == nil {
+				kv = []string{f.Example}
+			}
+			values := of(append(append([]string{}, base...), append([]string{f.Name}, kv...)...)...)
+			p, err := Prepare(values, facts(), host(map[string]string{"SSH_AUTH_SOCK": "/agent", "API_TOKEN": "abcdef"}))
+			if err != nil {
+				require.Contains(t, []string{"load", "provenance", "sbom", "attests", "secret-files"}, f.Name, "%v", err)
+				require.Equal(t, f.Name, Problems(err)[0].Setting)
+				return
+			}
+			p.Settings, plain.Settings = Settings{}, Settings{}
+			require.NotEqual(t, plain, p)
+		})
+	}
+}
+
+func TestEverythingThatIsWrongIsSaidAtOnce(t *testing.T) {
+	_, err := Prepare(of(
+		"context", "-", "build-args", "A=secret-value\n=secret-value", "platforms", "what/is/this/thing", "images", "Org/App:1", "tags", "type=nothing\nok",
+		"load", "true", "provenance", "mode=max", "secrets", "no-value", "secret-envs", "a=NOT_SET", "secret-files", "b=missing", "ssh", "default",
+		"add-hosts", "x", "ulimit", "x", "shm-size", "much", "network", "bridge", "isolation", "magic", "outputs", "type=docker\ntype=what\ndest", "compression-level", "99",
+		"username", "u", "cache-repo", "a/b:c", "cache-from", "type=what", "cache-ttl", "soon", "push", "perhaps", "verbosity", "loud", "colour", "red", "labels", "x", "annotations", "x",
+	), facts(), host(nil))
+	var e *core.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, core.KindUsage, e.Kind)
+	require.NotContains(t, err.Error(), "secret-value")
+	said := map[string]int{}
+	for _, p := range Problems(err) {
+		said[p.Setting]++
+		require.Equal(t, "PLUGIN_"+strings.ToUpper(p.Setting), p.Spelled)
+		require.Contains(t, err.Error(), p.Error())
+	}
+	for _, name := range []string{
+		"context", "build-args", "platforms", "images", "tags", "load", "provenance", "secrets", "secret-envs", "secret-files", "ssh", "add-hosts", "ulimit", "shm-size",
+		"network", "isolation", "compression-level", "password", "cache-repo", "cache-from", "cache-ttl", "push", "verbosity", "colour", "labels", "annotations",
+	} {
+		require.Positive(t, said[name], name)
+	}
+	require.Equal(t, 3, said["outputs"])
+}
+
+func TestTagsBecomeDestinations(t *testing.T) {
+	for name, c := range map[string]struct {
+		kv   []string
+		want string
+	}{
+		"references of build-push-action":  {[]string{"tags", "user/app:latest,user/app:1.0.0\nghcr.io/o/app:1"}, "user/app:latest user/app:1.0.0 ghcr.io/o/app:1"},
+		"the default rules":                {[]string{"images", "ghcr.io/o/app", "auto-tag", "metadata"}, "ghcr.io/o/app:v1.2.3 ghcr.io/o/app:latest"},
+		"rules":                            {[]string{"images", "o/app", "tags", "type=semver,pattern={{major}}\ntype=sha"}, "o/app:1 o/app:sha-0123456 o/app:latest"},
+		"rules and a word are in order":    {[]string{"images", "o/app", "tags", "edge\ntype=semver,pattern={{major}}"}, "o/app:1 o/app:edge o/app:latest"},
+		"words":                            {[]string{"images", "o/app", "tags", "a,b"}, "o/app:a o/app:b"},
+		"words beside Drone's":             {[]string{"images", "o/app", "tags", "a", "auto-tag", "drone"}, "o/app:a o/app:1 o/app:1.2 o/app:1.2.3"},
+		"nothing but a name":               {[]string{"images", "o/app"}, "o/app:latest"},
+		"explicit tags, no metadata rules": {[]string{"images", "o/app", "tags", "a", "auto-tag", "metadata"}, "o/app:a"},
+		"names of an output":               {[]string{"outputs", "type=image,\"name=o/a,o/b\",push=true"}, "o/a o/b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, strings.Join(prepare(t, nil, c.kv...).Request.Outputs.Destinations, " "))
+		})
+	}
+}
+
+func TestWithoutAPlaceThereIsAnError(t *testing.T) {
+	_, err := Prepare(of("context", "."), facts(), host(nil))
+	require.ErrorContains(t, err, "PLUGIN_TAGS: nowhere to push to")
+	prepare(t, nil, "push", "false")
+	prepare(t, nil, "tar-path", "x.tar")
+}
+
+func TestDronesSkipIsNoError(t *testing.T) {
+	f := facts()
+	f.Event.Ref = "refs/heads/dev"
+	p, err := Prepare(of("images", "o/app", "auto-tag", "drone", "cache", "true"), f, host(nil))
+	require.NoError(t, err)
+	require.NotEmpty(t, p.Skip())
+}
+
+func TestOwnLabelsComeOverThoseOfOCI(t *testing.T) {
+	p := prepare(t, nil, "images", "o/app", "tags", "type=semver,pattern={{version}}", "labels", "org.opencontainers.image.source=mine\nx=y=z")
+	require.Equal(t, "mine", p.Labels["org.opencontainers.image.source"])
+	require.Equal(t, "y=z", p.Labels["x"])
+	require.Equal(t, "1.2.3", p.Labels["org.opencontainers.image.version"])
+	require.Contains(t, p.Request.Outputs.Annotations, core.Annotation{Key: "org.opencontainers.image.revision", Value: "0123456789abcdef"})
+	p = prepare(t, nil, "images", "o/app", "default-labels", "false")
+	require.Empty(t, p.Labels)
+	require.Empty(t, p.Request.Outputs.Annotations)
+	require.Empty(t, prepare(t, nil, "images", "o/app", "image-format", "docker").Request.Outputs.Annotations)
+}
+
+func TestTheCacheRepositoryIsInferred(t *testing.T) {
+	for name, c := range map[string]struct {
+		kv         []string
+		repo, from string
+	}{
+		"beside the first destination": {[]string{"cache", "true"}, "r.example/o/app/cache", ""},
+		"named":                        {[]string{"cache", "true", "cache-repo", "r.example/cache"}, "r.example/cache", ""},
+		"docker's image of a cache":    {[]string{"cache-from", "type=registry,ref=r.example/o/app:buildcache", "cache-to", "type=registry,ref=r.example/o/app:buildcache,mode=max"}, "r.example/o/app/cache", ""},
+		"docker's, of Docker Hub":      {[]string{"cache-from", "type=registry,ref=user/app:buildcache"}, "", "docker.io/user/app-cache"},
+		"gha has no effect":            {[]string{"cache-from", "type=gha", "cache-to", "type=gha,mode=max"}, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := prepare(t, nil, append([]string{"images", "r.example/o/app"}, c.kv...)...)
+			require.Equal(t, c.repo, p.Request.Cache.Repo)
+			require.Equal(t, c.from, strings.Join(p.Request.Cache.From, " "))
+			require.Equal(t, strings.Contains(name, "docker's") || strings.Contains(name, "gha"), len(p.Notices) > 0)
+		})
+	}
+}
+
+func TestSecretsAreHidden(t *testing.T) {
+	kv := []string{"images", "ghcr.io/o/app", "secrets", "a=value-a", "secret-envs", "b=B", "secret-files", "c=there", "username", "u", "password", "value-p", "build-args", "TOKEN=value-t"}
+	p := prepare(t, map[string]string{"B": "value-b"}, kv...)
+	require.Equal(t, Login{"ghcr.io", "u", "value-p"}, p.Login, "the registry is that of the first image")
+	var all []string
+	for _, s := range p.Secrets {
+		all = append(all, string(s))
+	}
+	require.Subset(t, all, []string{"value-a", "value-b", "content", "value-p"})
+	var b strings.Builder
+	require.NoError(t, WriteSettings(&b, of(kv...)))
+	require.NotContains(t, b.String(), "value-")
+	require.Contains(t, b.String(), "secrets: a=***  (test)\n")
+	require.Contains(t, b.String(), "build-args: TOKEN=***  (test)\n")
+	require.Contains(t, b.String(), "push: true  (default)\n")
+}
+
+func TestALoginIsAddedToTheUsersConfig(t *testing.T) {
+	dir := t.TempDir()
+	old := `{"auths":{"other.example":{"auth":"eDp5"}},"credHelpers":{"https://index.docker.io/v1/":"pass","x":"ecr"},"currentContext":"c"}`
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(old), 0o600))
+	p := &Plan{Login: Login{"docker.io", "u", "p"}}
+	made, remove, err := p.logIn(dir)
+	require.NoError(t, err)
+	data, err := os.ReadFile(filepath.Join(made, "config.json"))
+	require.NoError(t, err)
+	require.JSONEq(t, `{"auths":{"other.example":{"auth":"eDp5"},"https://index.docker.io/v1/":{"auth":"dTpw"}},"credHelpers":{"x":"ecr"},"currentContext":"c"}`, string(data))
+	fi, err := os.Stat(filepath.Join(made, "config.json"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), fi.Mode())
+	require.NoError(t, remove())
+	require.NoDirExists(t, made)
+	same, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	require.NoError(t, err)
+	require.Equal(t, old, string(same))
+	for _, bad := range []string{"geheim", `{"auths":["geheim"]}`} {
+		_, err = withLogin([]byte(bad), Login{"h", "u", "p"})
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "geheim")
+	}
+	fresh, err := withLogin(nil, Login{"h:5000", "u", `"\`})
+	require.NoError(t, err)
+	require.True(t, json.Valid(fresh))
+}

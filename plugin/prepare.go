@@ -1,0 +1,164 @@
+package plugin
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/display"
+	"github.com/layerwright/layerwright/plugin/tags"
+)
+
+// Plan is what is to be done, checked.
+type Plan struct {
+	Settings Settings
+	Request  core.Request
+	// Names are the image's tags and references.
+	Names tags.Result
+	// Labels are all labels, Annotations those with their default keys.
+	Labels map[string]string
+	// Notices say what was changed, or has no effect.
+	Notices []string
+	// Secrets are values to hide before anything else is printed.
+	Secrets [][]byte
+	// Login is an explicit login; its Password is empty when there is none.
+	Login     Login
+	Verbosity display.Verbosity
+	Format    display.Format
+}
+
+// Login is a name and password for a registry.
+type Login struct{ Registry, Username, Password string }
+
+// Skip says why nothing is to be built; empty if something is.
+func (p *Plan) Skip() string { return p.Names.Skip }
+
+// Prepare checks the settings and makes the plan. The error has all mistakes
+// (Problems); the plan is not nil even then, since its Secrets are to be hidden
+// before the error is shown.
+func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
+	c := &checker{host: host}
+	s := c.read(values)
+	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
+	r := &p.Request
+	r.Context, r.Dockerfile, r.Target = c.context(s.Context), s.File, s.Target
+	r.NoCache, r.NoCacheFilter = s.NoCache, split(s.NoCacheFilters)
+	r.CgroupParent, r.Store = s.CgroupParent, s.Store
+	r.Network = c.choice("network", s.Network, "default", "host", "none")
+	r.Isolation = c.choice("isolation", s.Isolation, "auto", "namespaces", "inplace", "chroot")
+	r.Platforms = c.platforms(s.Platforms)
+	r.BuildArgs = c.buildArgs(s.BuildArgs)
+	r.NamedContexts = c.namedContexts(s.BuildContexts)
+	r.ExtraHosts, r.Ulimits, r.ShmSize = c.hosts(s.AddHosts), c.ulimits(s.Ulimits), c.size("shm-size", s.ShmSize)
+	r.SSH = c.ssh(s.SSH)
+	r.Secrets = c.secrets(s)
+	c.refused(s)
+	p.names(c, facts)
+	p.labels(c, facts)
+	p.outputs(c)
+	p.cache(c)
+	p.registry(c)
+	p.secretValues()
+	var err error
+	if s.Verbosity != "" {
+		if p.Verbosity, err = display.ParseVerbosity(s.Verbosity); err != nil {
+			c.add("verbosity", "%w", err)
+		}
+	}
+	if c.choice("log-format", s.LogFormat, "plain", "json", "auto") == "json" {
+		p.Format = display.JSON
+	}
+	return p, c.err()
+}
+
+// refused are settings that would promise what the engine does not do.
+func (c *checker) refused(s Settings) {
+	if s.Load {
+		c.add("load", "there is no Docker engine to load the image into: write a file (tar-path, or an output of type=docker with dest=) and docker load it, or push")
+	}
+	off := []string{"", "false", "0", "none", "disabled"}
+	for name, value := range map[string]string{"provenance": s.Provenance, "sbom": s.SBOM} {
+		if !slices.Contains(off, strings.ToLower(value)) {
+			c.add(name, "attestations are not made yet: set it to false")
+		}
+	}
+	for _, a := range given([]string{s.Attests}) {
+		if !strings.Contains(a, "disabled=true") {
+			c.add("attests", "attestations are not made yet: leave it out")
+		}
+	}
+}
+
+// names decides what the image is called.
+func (p *Plan) names(c *checker, facts Facts) {
+	s := p.Settings
+	ts := tags.Settings{Images: s.Images, Flavor: s.Flavor, Preset: tags.Preset(s.AutoTag), Suffix: s.AutoTagSuffix}
+	rules := len(s.Flavor) > 0 || slices.ContainsFunc(s.Tags, tags.IsRule)
+	for _, line := range s.Tags {
+		switch {
+		case tags.IsRule(line) || rules && !strings.ContainsAny(line, "/:"):
+			ts.Rules = append(ts.Rules, line)
+		default:
+			ts.Explicit = append(ts.Explicit, split([]string{line})...)
+		}
+	}
+	switch {
+	case s.AutoTag == "none":
+		ts.Preset = tags.None
+	case ts.Preset == tags.Metadata && len(s.Images) == 0:
+		ts.Preset = tags.None // nothing to put the tags on
+	case ts.Preset == tags.Metadata && len(ts.Explicit) > 0 && len(ts.Rules) == 0:
+		ts.Preset = tags.None // the default rules are for when nothing is said
+	}
+	if len(s.Images) > 0 && len(s.Tags) == 0 && ts.Preset == tags.None {
+		ts.Explicit = []string{"latest"}
+	}
+	var found []*tags.Problem
+	p.Names, found = tags.Make(facts.Event, ts)
+	for _, f := range found {
+		c.add(f.Setting, "%s: %w", f.Value, f.Err)
+	}
+	p.Notices = append(p.Notices, p.Names.Notices...)
+	p.Request.Outputs.Destinations = p.Names.References
+}
+
+// labels are those of OCI, and over them the user's.
+func (p *Plan) labels(c *checker, facts Facts) {
+	p.Labels = map[string]string{}
+	out := &p.Request.Outputs
+	if p.Settings.DefaultLabels {
+		event := facts.Event
+		if p.Settings.Reproducible {
+			event.Now = event.CommitTime // the time of the build would change the image
+		}
+		p.Labels = tags.Labels(event, facts.Project, p.Names.Version)
+		if p.Settings.ImageFormat != "docker" { // which has none
+			for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
+				out.Annotations = append(out.Annotations, core.Annotation{Key: key, Value: p.Labels[key]})
+			}
+		}
+	}
+	maps.Copy(p.Labels, c.pairs("labels", p.Settings.Labels))
+	p.Request.Labels = p.Labels
+	own := c.annotations(p.Settings.Annotations)
+	if p.Settings.ImageFormat == "docker" && len(own) > 0 {
+		c.add("annotations", "image-format docker has none: use oci, or labels")
+	}
+	out.Annotations = append(out.Annotations, own...)
+}
+
+// secretValues collects what must not be shown.
+func (p *Plan) secretValues() {
+	for _, s := range p.Request.Secrets {
+		p.Secrets = append(p.Secrets, s.Value)
+	}
+	for _, s := range append(slices.Clone(p.Settings.Secrets), p.Settings.Password, p.Settings.GitToken) {
+		if _, value, ok := strings.Cut(s, "="); ok {
+			p.Secrets = append(p.Secrets, []byte(value))
+		}
+		if s != "" {
+			p.Secrets = append(p.Secrets, []byte(s))
+		}
+	}
+}

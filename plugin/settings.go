@@ -1,0 +1,113 @@
+package plugin
+
+import (
+	"time"
+
+	"github.com/layerwright/layerwright/plugin/tags"
+)
+
+// Settings are what a user asked for, in neutral words. Texts are as they were
+// written; Prepare checks them. The zero value of a field is its default unless
+// the table of Fields says otherwise.
+type Settings struct {
+	// Context is the build context: a directory, a git repository or a URL.
+	Context string
+	// File is the Dockerfile; Target the stage.
+	File, Target string
+	// BuildContexts are NAME=WHERE.
+	BuildContexts []string
+	// BuildArgs are KEY=VALUE, or KEY with its value in the environment.
+	BuildArgs []string
+	// Platforms are os/arch, also with commas.
+	Platforms []string
+	// Secrets are ID=VALUE, SecretEnvs ID=VARIABLE, SecretFiles ID=PATH.
+	Secrets, SecretEnvs, SecretFiles []string
+	// GitToken opens a build context that is a git repository.
+	GitToken string
+	// SSH are ID[=SOCKET|KEY,…].
+	SSH []string
+	// NoCache runs every step, NoCacheFilters those of some stages.
+	NoCache        bool
+	NoCacheFilters []string
+	// AddHosts, Ulimits, ShmSize, Network and CgroupParent are for steps.
+	AddHosts, Ulimits              []string
+	ShmSize, Network, CgroupParent string
+
+	// Images are names without tags, Tags rules, tags or whole references,
+	// Flavor what holds for all tags: see package tags.
+	Images, Tags, Flavor []string
+	// AutoTag is a preset of package tags, AutoTagSuffix Drone's suffix.
+	AutoTag, AutoTagSuffix string
+	// Labels and Annotations are [KIND:]KEY=VALUE. DefaultLabels adds those of
+	// OCI to both.
+	Labels, Annotations []string
+	DefaultLabels       bool
+
+	// Push pushes the tags; without it they only name the image.
+	Push bool
+	// Outputs are type=TYPE,dest=PATH as docker has them.
+	Outputs []string
+	// OCILayout and Tar are paths of a layout and of what docker load reads.
+	OCILayout, Tar string
+	// DigestFile and MetadataFile are paths.
+	DigestFile, MetadataFile string
+	// ImageFormat is oci or docker; Compression gzip, zstd or none, with
+	// CompressionLevel where it is not empty.
+	ImageFormat, Compression, CompressionLevel string
+	// Reproducible sets all times to SOURCE_DATE_EPOCH, or 0.
+	Reproducible bool
+
+	// Registry, Username and Password log in to one registry.
+	Registry, Username, Password string
+	// DockerConfig is the directory of config.json.
+	DockerConfig string
+	// Insecure and SkipTLSVerify hold for all registries, the lists for some.
+	Insecure, SkipTLSVerify                     bool
+	InsecureRegistries, SkipTLSVerifyRegistries []string
+	// Mirrors are asked first for images of Docker Hub.
+	Mirrors []string
+
+	// Cache keeps results of steps beside the first destination, CacheRepo
+	// where it says. CacheFrom and CacheTo are docker's lists.
+	Cache              bool
+	CacheRepo          string
+	CacheFrom, CacheTo []string
+	// CacheTTL is the age from which a result is not used.
+	CacheTTL time.Duration
+
+	// Isolation and Store are the engine's; Verbosity and LogFormat say how
+	// progress looks.
+	Isolation, Store, Verbosity, LogFormat string
+
+	// Load, Provenance, SBOM and Attests are refused, with the reason.
+	Load                      bool
+	Provenance, SBOM, Attests string
+}
+
+// Facts are what the host knows of the job, not what the user asked for.
+type Facts struct {
+	Event   tags.Event
+	Project tags.Project
+}
+
+// Given is one value and where it is from.
+type Given struct {
+	// Values are the lines of a list, or one text.
+	Values []string
+	// Source is for --print-settings: "input build-args", "default".
+	Source string
+}
+
+// Values are settings by their neutral names (Field.Name). An empty text is as
+// good as none: hosts set what was left out to nothing.
+type Values map[string]Given
+
+// Host is how a CI differs where settings are checked.
+type Host struct {
+	// Spell is a setting as users of this host write it: "input build-args".
+	Spell func(setting string) string
+	// Env is the job's environment, for values that are taken from there.
+	Env map[string]string
+	// ReadFile reads a file that a setting names.
+	ReadFile func(path string) ([]byte, error)
+}

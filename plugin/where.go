@@ -1,0 +1,207 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"github.com/layerwright/layerwright/core"
+)
+
+// outputs are where the image goes.
+func (p *Plan) outputs(c *checker) {
+	s, o := p.Settings, &p.Request.Outputs
+	o.NoPush = !s.Push
+	o.OCILayout, o.DockerTar, o.DigestFile, o.MetadataFile = s.OCILayout, s.Tar, s.DigestFile, s.MetadataFile
+	o.ImageFormat = c.choice("image-format", s.ImageFormat, "oci", "docker")
+	o.Compression = c.choice("compression", s.Compression, "gzip", "zstd", "none")
+	o.Reproducible = s.Reproducible
+	if s.CompressionLevel != "" {
+		level, err := strconv.Atoi(s.CompressionLevel)
+		if err == nil {
+			err = core.CheckCompression(o.Compression, level)
+		}
+		if err != nil {
+			c.add("compression-level", "%w", err)
+		}
+		o.CompressionLevel = &level
+	}
+	for _, text := range s.Outputs {
+		if err := p.output(text); err != nil {
+			c.add("outputs", "%s: %w", text, err)
+		}
+	}
+	if o.ImageFormat == "docker" && o.Compression == "zstd" {
+		c.add("compression", "image-format docker has no media type for zstd: use oci")
+	}
+	if !o.NoPush && len(o.Destinations) == 0 && p.Names.Skip == "" && o.OCILayout+o.OCITar+o.DockerTar+o.RootDir+o.RootTar == "" {
+		c.add("tags", "nowhere to push to: give an image's name, or turn push off")
+	}
+}
+
+// output reads one line of docker's --output.
+func (p *Plan) output(text string) error {
+	f, err := keyValues(text)
+	if err != nil {
+		return err
+	}
+	o := &p.Request.Outputs
+	places := map[string]*string{"local": &o.RootDir, "tar": &o.RootTar, "docker": &o.DockerTar, "oci": &o.OCITar}
+	if f["type"] == "oci" && f["tar"] == "false" {
+		places["oci"] = &o.OCILayout
+	}
+	for key := range f {
+		switch key {
+		case "type", "dest", "tar", "name", "push", "oci-mediatypes":
+		default:
+			return fmt.Errorf("unknown key %q: use type, dest, tar, name and push", key)
+		}
+	}
+	if kind := f["type"]; kind == "image" || kind == "registry" {
+		push, err := strconv.ParseBool(f["push"])
+		if f["push"] != "" && err != nil {
+			return errors.New("push is neither true nor false")
+		}
+		o.NoPush = o.NoPush && !push && kind != "registry"
+		for _, name := range strings.Fields(strings.ReplaceAll(f["name"], ",", " ")) {
+			if _, err := reference.ParseNormalizedNamed(name); err != nil {
+				return err
+			}
+			o.Destinations = append(o.Destinations, name)
+		}
+		return nil
+	}
+	at, ok := places[f["type"]]
+	switch {
+	case !ok:
+		return fmt.Errorf("unknown type %q: use local, tar, oci, docker, image or registry", f["type"])
+	case f["dest"] == "" && f["type"] == "docker":
+		return errors.New("there is no Docker engine to load into: give dest=FILE, and docker load that, or push")
+	case f["dest"] == "" || f["dest"] == "-":
+		return errors.New("dest= is missing")
+	case *at != "" && *at != f["dest"]:
+		return fmt.Errorf("two outputs of type %s", f["type"])
+	}
+	*at = f["dest"]
+	return nil
+}
+
+// cache says where results of steps are kept.
+func (p *Plan) cache(c *checker) {
+	s, out := p.Settings, &p.Request.Cache
+	repo := c.repository("cache-repo", s.CacheRepo)
+	for _, line := range s.CacheTo {
+		to := p.cachePlace(c, "cache-to", line)
+		if repo != "" && to != "" && to != repo {
+			c.add("cache-to", "results are kept in one repository, and there are two: %s and %s", repo, to)
+		} else if to != "" {
+			repo = to
+		}
+	}
+	if repo == "" && s.Cache {
+		if d := p.Request.Outputs.Destinations; len(d) > 0 {
+			repo, _ = core.DefaultCacheRepo(d[0]) // an invalid destination was complained about
+		} else if p.Names.Skip == "" {
+			c.add("cache", "without a destination there is no place for it: set cache-repo")
+		}
+	}
+	for _, line := range s.CacheFrom {
+		if from := p.cachePlace(c, "cache-from", line); from != "" && from != repo {
+			out.From = append(out.From, from)
+		}
+	}
+	if repo != "" || len(out.From) > 0 {
+		out.Repo, out.TTL = repo, s.CacheTTL
+		out.Mounts = s.CacheRepo != "" // as on the command line: a repository that was named
+		out.MaxMountSize = 2 << 30
+	}
+}
+
+// cachePlace reads a line of docker's cache-from and cache-to. A reference with a
+// tag is one image to docker; here many results share a repository, so it is the
+// one that belongs to that image.
+func (p *Plan) cachePlace(c *checker, setting, line string) string {
+	ref := line
+	if strings.Contains(line, "=") {
+		f, err := keyValues(line)
+		switch kind := f["type"]; {
+		case err != nil:
+			c.add(setting, "%s: %w", line, err)
+			return ""
+		case kind == "registry" || kind == "" && f["ref"] != "":
+			ref = f["ref"]
+		case kind == "gha" || kind == "inline" || kind == "local" || kind == "s3" || kind == "azblob":
+			p.Notices = append(p.Notices, fmt.Sprintf("%s type=%s has no effect: results of steps are kept in a registry (cache, cache-repo or type=registry)", c.spell(setting), kind))
+			return ""
+		default:
+			c.add(setting, "%s: unknown type %q: use registry", line, kind)
+			return ""
+		}
+	}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		c.add(setting, "%s: %w", line, err)
+		return ""
+	}
+	if reference.IsNameOnly(named) {
+		return named.Name()
+	}
+	repo, err := core.DefaultCacheRepo(named.String())
+	if err != nil {
+		c.add(setting, "%s: %w", line, err)
+		return ""
+	}
+	p.Notices = append(p.Notices, fmt.Sprintf("%s %s: results of steps are kept in the repository %s", c.spell(setting), ref, repo))
+	return repo
+}
+
+// repository checks a name without a tag.
+func (c *checker) repository(setting, name string) string {
+	if name == "" || strings.HasPrefix(name, "oci:") && name != "oci:" {
+		return name
+	}
+	named, err := reference.ParseNormalizedNamed(name)
+	switch {
+	case err != nil:
+		c.add(setting, "%s: %w", name, err)
+		return ""
+	case !reference.IsNameOnly(named):
+		c.add(setting, "%s: give a repository without a tag: every result gets its own", name)
+		return ""
+	}
+	return named.Name()
+}
+
+// registry is how registries are reached and with which credentials.
+func (p *Plan) registry(c *checker) {
+	s, r := p.Settings, &p.Request.Registry
+	r.Insecure, r.SkipTLSVerify = s.Insecure, s.SkipTLSVerify
+	r.InsecureRegistries, r.SkipTLSVerifyRegistries, r.Mirrors = split(s.InsecureRegistries), split(s.SkipTLSVerifyRegistries), split(s.Mirrors)
+	switch env := c.host.Env; {
+	case s.DockerConfig != "":
+		r.DockerConfig = s.DockerConfig
+	case env["DOCKER_CONFIG"] != "":
+		r.DockerConfig = env["DOCKER_CONFIG"]
+	case env["HOME"] != "":
+		r.DockerConfig = filepath.Join(env["HOME"], ".docker")
+	}
+	switch {
+	case s.Password == "" && s.Username != "":
+		c.add("password", "it is missing, and username is set")
+	case s.Password != "" && s.Username == "":
+		c.add("username", "it is missing, and password is set")
+	case s.Password != "" && p.Login.Registry == "":
+		if d := p.Request.Outputs.Destinations; len(d) > 0 {
+			if named, err := reference.ParseNormalizedNamed(d[0]); err == nil {
+				p.Login.Registry = reference.Domain(named)
+			}
+		}
+		if p.Login.Registry == "" {
+			c.add("registry", "username and password are set, but not what for")
+		}
+	}
+}
