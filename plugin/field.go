@@ -110,6 +110,8 @@ func registryFields() []Field {
 		{Name: "skip-tls-verify", Help: "check no certificates", Default: "false", at: func(s *Settings) any { return &s.SkipTLSVerify }},
 		{Name: "skip-tls-verify-registries", Help: "do not check the certificates of these registries", Example: "registry.local", at: func(s *Settings) any { return &s.SkipTLSVerifyRegistries }},
 		{Name: "registry-mirrors", Help: "ask these first for images of Docker Hub", Example: "mirror.local", at: func(s *Settings) any { return &s.Mirrors }},
+		{Name: "push-retry", Help: "further attempts at a push", Default: "3", at: func(s *Settings) any { return &s.PushRetry }},
+		{Name: "pull-retry", Help: "further attempts at a pull", Default: "3", at: func(s *Settings) any { return &s.PullRetry }},
 	}
 }
 

@@ -82,7 +82,7 @@ func TestEverySettingDoesSomething(t *testing.T) {
 		"registry": {"ghcr.io", "username", "u", "password", "geheim"}, "username": {"u", "password", "geheim"}, "password": {"geheim", "username", "u"},
 		"insecure": {"true"}, "skip-tls-verify": {"true"}, "cache": {"true"}, "cache-ttl": {"1h", "cache", "true"}, "isolation": {"chroot"}, "verbosity": {"debug"},
 		"log-format": {"json"}, "docker-config": {"dir"}, "github-token": {"geheim", "context", "https://h.example/o/r.git"}, "file": {"other"},
-		"annotations": {"a=b"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
+		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
 	}
 	for _, f := range Fields() {
 		t.Run(f.Name, func(t *testing.T) {

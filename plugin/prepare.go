@@ -43,6 +43,9 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
 	r := &p.Request
 	r.Context, r.Dockerfile, r.Target = c.context(s.Context), s.File, s.Target
+	if core.IsRemote(r.Context) && s.File == "Dockerfile" {
+		r.Dockerfile = "" // so that a context that is one file is not in doubt
+	}
 	r.NoCache, r.NoCacheFilter = s.NoCache, split(s.NoCacheFilters)
 	r.CgroupParent, r.Store = s.CgroupParent, s.Store
 	r.Network = c.choice("network", s.Network, "default", "host", "none")
@@ -50,7 +53,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	r.Platforms = c.platforms(s.Platforms)
 	r.BuildArgs = c.buildArgs(s.BuildArgs)
 	r.NamedContexts = c.namedContexts(s.BuildContexts)
-	r.ExtraHosts, r.Ulimits, r.ShmSize = c.hosts(s.AddHosts), c.ulimits(s.Ulimits), c.size("shm-size", s.ShmSize)
+	r.ExtraHosts, r.Ulimits, r.ShmSize = c.hosts(split(s.AddHosts)), c.ulimits(split(s.Ulimits)), c.size("shm-size", s.ShmSize)
 	r.SSH = c.ssh(s.SSH)
 	r.Secrets = c.secrets(s)
 	c.refused(s)

@@ -66,6 +66,8 @@ type Settings struct {
 	InsecureRegistries, SkipTLSVerifyRegistries []string
 	// Mirrors are asked first for images of Docker Hub.
 	Mirrors []string
+	// PushRetry and PullRetry are numbers of further attempts.
+	PushRetry, PullRetry string
 
 	// Cache keeps results of steps beside the first destination, CacheRepo
 	// where it says. CacheFrom and CacheTo are docker's lists.

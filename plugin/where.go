@@ -181,6 +181,7 @@ func (p *Plan) registry(c *checker) {
 	s, r := p.Settings, &p.Request.Registry
 	r.Insecure, r.SkipTLSVerify = s.Insecure, s.SkipTLSVerify
 	r.InsecureRegistries, r.SkipTLSVerifyRegistries, r.Mirrors = split(s.InsecureRegistries), split(s.SkipTLSVerifyRegistries), split(s.Mirrors)
+	r.PushRetries, r.PullRetries = c.retries("push-retry", s.PushRetry), c.retries("pull-retry", s.PullRetry)
 	switch env := c.host.Env; {
 	case s.DockerConfig != "":
 		r.DockerConfig = s.DockerConfig
@@ -204,4 +205,19 @@ func (p *Plan) registry(c *checker) {
 			c.add("registry", "username and password are set, but not what for")
 		}
 	}
+}
+
+// retries is a number as the engine has it: there 0 is the default, and less
+// than 0 none.
+func (c *checker) retries(setting, text string) int {
+	n, err := strconv.Atoi(text)
+	switch {
+	case text == "":
+		return 0
+	case err != nil || n < 0:
+		c.add(setting, "%q is not a number of attempts", text)
+	case n == 0:
+		return -1
+	}
+	return n
 }

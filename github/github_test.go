@@ -1,0 +1,321 @@
+package github
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin"
+)
+
+var update = flag.Bool("update", false, "write action.yml and the documentation")
+
+// recorded reads an environment as a runner made it.
+func recorded(t *testing.T, name string) map[string]string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name+".env"))
+	require.NoError(t, err)
+	env := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		text, err := strconv.Unquote(strings.TrimSpace(line))
+		require.NoError(t, err)
+		k, v, _ := strings.Cut(text, "=")
+		env[k] = v
+	}
+	return env
+}
+
+// run is one job's surroundings.
+type run struct {
+	env    map[string]string
+	stdout strings.Builder
+	files  map[string]string // written
+	empty  bool              // nothing is checked out
+	event  string
+}
+
+func (r *run) adapter() *adapter {
+	r.files = map[string]string{}
+	return newAdapter(plugin.Job{
+		Env: r.env, Stdout: &r.stdout,
+		ReadFile: func(name string) ([]byte, error) {
+			if name == r.env["GITHUB_EVENT_PATH"] && r.event != "" {
+				return []byte(r.event), nil
+			}
+			return nil, fs.ErrNotExist
+		},
+		Exists: func(name string) bool { return !r.empty && name != "missing/Dockerfile" },
+		Append: func(name string, data []byte) error { r.files[name] += string(data); return nil },
+		Now:    func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) },
+	})
+}
+
+// with adds inputs to an environment.
+func with(env map[string]string, inputs map[string]string) map[string]string {
+	for k, v := range inputs {
+		env["INPUT_"+strings.ToUpper(k)] = v
+	}
+	return env
+}
+
+func (r *run) prepare(t *testing.T) *plugin.Plan {
+	t.Helper()
+	p, err := plugin.Prepare(r.adapter().Read())
+	require.NoError(t, err)
+	return p
+}
+
+func TestARecordedRunnerIsDetected(t *testing.T) {
+	require.True(t, CI().Detect(recorded(t, "tag")))
+	require.True(t, CI().Detect(recorded(t, "pull-request")))
+	require.False(t, CI().Detect(map[string]string{"CI": "true"}))
+}
+
+func TestARecordedTagHasItsTags(t *testing.T) {
+	r := &run{env: with(recorded(t, "tag"), map[string]string{"images": "ghcr.io/NekTos/act", "tags": "type=semver,pattern={{version}}\ntype=semver,pattern={{major}}.{{minor}}", "github-token": "tok-en"})}
+	p := r.prepare(t)
+	require.Equal(t, []string{"ghcr.io/nektos/act:1.2.3", "ghcr.io/nektos/act:1.2", "ghcr.io/nektos/act:latest"}, p.Request.Outputs.Destinations)
+	require.Equal(t, map[string]string{"A": "1", "B": "two words"}, p.Request.BuildArgs)
+	require.False(t, p.Request.Outputs.NoPush)
+	require.Equal(t, plugin.Login{Registry: "ghcr.io", Username: "nektos/act", Password: "tok-en"}, p.Login)
+	require.Equal(t, "https://github.com/nektos/act", p.Labels["org.opencontainers.image.source"])
+	require.Equal(t, "act", p.Labels["org.opencontainers.image.title"])
+	require.Equal(t, "1.2.3", p.Labels["org.opencontainers.image.version"])
+	require.Equal(t, ".", p.Request.Context)
+}
+
+func TestARecordedPullRequestHasItsTag(t *testing.T) {
+	r := &run{env: with(recorded(t, "pull-request"), map[string]string{"images": "o/a", "push": "false"})}
+	p := r.prepare(t)
+	require.Equal(t, []string{"o/a:pr-7"}, p.Request.Outputs.Destinations)
+	require.True(t, p.Request.Outputs.NoPush)
+	require.Empty(t, p.Login.Password)
+}
+
+func TestTheEventSaysMore(t *testing.T) {
+	r := &run{
+		env:   with(recorded(t, "pull-request"), map[string]string{"images": "o/a", "tags": "type=raw,value=to-{{base_ref}}-{{commit_date 'YYYY'}}\ntype=raw,value=default,enable={{is_default_branch}}"}),
+		event: `{"repository":{"name":"n","description":"d","html_url":"https://h/n","default_branch":"refs/pull/7/merge","license":{"spdx_id":"MIT"}},"pull_request":{"base":{"ref":"release"}},"head_commit":{"timestamp":"2024-05-06T07:08:09Z"}}`,
+	}
+	p := r.prepare(t)
+	require.Equal(t, []string{"to-release-2024", "default"}, p.Names.Tags)
+	require.Equal(t, "MIT", p.Labels["org.opencontainers.image.licenses"])
+	require.Equal(t, "d", p.Labels["org.opencontainers.image.description"])
+	require.Equal(t, "https://h/n", p.Labels["org.opencontainers.image.url"])
+}
+
+func TestBuildPushActionsFormats(t *testing.T) {
+	r := &run{env: with(recorded(t, "tag"), map[string]string{
+		"tags": "user/app:latest, user/app:1.0.0", "push": "true", "build-args": "A=1,2\n\"B=one\ntwo \"\"three\"\"\"\nC=\"x\"",
+		"secrets": "tok=abc,def\n\"json={\"\"k\"\":\n1}\"", "platforms": "linux/amd64,linux/arm64", "labels": "a=b,c\nd=e", "file": "docker/Dockerfile",
+		"cache-from": "type=gha", "cache-to": "type=gha,mode=max", "builder": "x", "pull": "true", "provenance": "false", "no-cache": "False",
+	})}
+	p := r.prepare(t)
+	require.Equal(t, []string{"user/app:latest", "user/app:1.0.0"}, p.Request.Outputs.Destinations)
+	require.Equal(t, map[string]string{"A": "1,2", "B": "one\ntwo \"three\"", "C": `"x"`}, p.Request.BuildArgs)
+	require.Equal(t, []core.Secret{{ID: "tok", Value: []byte("abc,def")}, {ID: "json", Value: []byte("{\"k\":\n1}")}}, p.Request.Secrets)
+	require.Equal(t, []string{"linux/amd64", "linux/arm64"}, p.Request.Platforms)
+	require.Equal(t, "b,c", p.Labels["a"])
+	require.Contains(t, r.stdout.String(), "::notice::input builder has no effect: there is no builder to choose\n")
+	require.Len(t, p.Notices, 2, "gha")
+}
+
+func TestKanikoActionsNames(t *testing.T) {
+	r := &run{env: with(recorded(t, "tag"), map[string]string{"tags": "o/a:1", "cache": "true", "cache-repository": "ghcr.io/o/cache", "cache-ttl": "72h", "registry-mirror": "mirror.local", "push-retry": "2"})}
+	p := r.prepare(t)
+	require.Equal(t, "ghcr.io/o/cache", p.Request.Cache.Repo)
+	require.Equal(t, 72*time.Hour, p.Request.Cache.TTL)
+	require.Equal(t, []string{"mirror.local"}, p.Request.Registry.Mirrors)
+	require.Equal(t, 2, p.Request.Registry.PushRetries)
+}
+
+func TestWithoutACheckoutTheContextIsTheRepositoryAtTheCommit(t *testing.T) {
+	const repository = "https://github.com/nektos/act.git#ff4b754295d00f05ec652b63ff45996bdb335198"
+	r := &run{env: with(recorded(t, "tag"), map[string]string{"push": "false", "github-token": "tok-en"}), empty: true}
+	p := r.prepare(t)
+	require.Equal(t, repository, p.Request.Context)
+	require.Empty(t, p.Request.Dockerfile)
+	require.Equal(t, []core.Secret{{ID: "GIT_AUTH_TOKEN", Value: []byte("tok-en")}}, p.Request.Secrets)
+	r = &run{env: with(recorded(t, "tag"), map[string]string{"push": "false", "context": "{{defaultContext}}:sub"})}
+	require.Equal(t, repository+":sub", r.prepare(t).Request.Context)
+}
+
+func TestTheTokenIsOnlyForGitHubsRegistry(t *testing.T) {
+	for name, inputs := range map[string]map[string]string{
+		"another registry": {"images": "quay.io/o/a"}, "an own password": {"images": "ghcr.io/o/a", "username": "u", "password": "own"},
+		"a login of another registry": {"images": "ghcr.io/o/a", "registry": "quay.io"},
+	} {
+		inputs["github-token"] = "tok-en"
+		r := &run{env: with(recorded(t, "tag"), inputs)}
+		require.NotEqual(t, "tok-en", r.prepare(t).Login.Password, name)
+	}
+	env := with(recorded(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})
+	env["DOCKER_CONFIG"] = "/github/workspace/.docker"
+	p := (&run{env: env}).prepare(t)
+	require.Empty(t, p.Login.Password, "what login-action has written comes first")
+	require.Equal(t, "/github/workspace/.docker", p.Request.Registry.DockerConfig)
+}
+
+func TestMistakesAreAnnotationsAndMasksComeFirst(t *testing.T) {
+	r := &run{env: with(recorded(t, "tag"), map[string]string{"load": "true", "images": "a b", "password": "geheim-1", "secrets": "x=geheim-2\n\"y=one-one\ntwo-two\"", "sbom": "true"})}
+	shown, err := plugin.Execute(t.Context(), r.adapter(), plugin.Process{}, func(context.Context, core.Request) (string, bool, error) {
+		t.Fatal("nothing may start")
+		return "", false, nil
+	})
+	require.Error(t, err)
+	require.False(t, shown)
+	out := r.stdout.String()
+	for _, secret := range []string{"geheim-1", "geheim-2", "one-one", "two-two"} {
+		require.Contains(t, out, "::add-mask::"+secret+"\n")
+		require.Less(t, strings.LastIndex(out, secret), strings.Index(out, "::error"), "masks come before all else, and values in nothing else")
+	}
+	for _, name := range []string{"load", "images", "sbom", "username"} {
+		require.Contains(t, out, "::error title=input "+name+"::input "+name+": ")
+	}
+	require.Empty(t, r.files)
+}
+
+func ended(t *testing.T, r *run, a *adapter, result *core.Result, err error) {
+	t.Helper()
+	plan, perr := plugin.Prepare(a.Read())
+	require.NoError(t, perr)
+	at := time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
+	a.Emit(core.Done{Step: core.Step{Name: "[1/2] FROM x"}, Cached: true, Time: at})
+	a.Emit(core.Done{Step: core.Step{Name: "[2/2] RUN a | b: `c`;<d>"}, Time: at.Add(3 * time.Second), Duration: 2 * time.Second, Err: err})
+	a.Emit(core.Notice{Level: core.Warning, Rule: "StageNameCasing", Text: "lowercase it", URL: "https://docs", Location: &core.Location{File: "Dockerfile", Start: 2, End: 3}})
+	require.NoError(t, a.Report(plugin.Report{Plan: plan, Result: result, Err: err, Took: 4 * time.Second}))
+}
+
+func TestTheEndIsHandedOver(t *testing.T) {
+	r := &run{env: with(recorded(t, "tag"), map[string]string{"images": "h:5000/o/a", "labels": "evil=x\n\"multi=a\nb\"", "default-labels": "false"})}
+	ended(t, r, r.adapter(), &core.Result{Digest: "sha256:d", ImageID: "sha256:i", Cache: []core.CachedStep{{Name: "[1/2] FROM x", Hit: true}, {Name: "[2/2] RUN a | b: `c`;<d>", Why: "a file changed"}}}, nil)
+	got := parseOutputs(t, r.files[r.env["GITHUB_OUTPUT"]])
+	require.Equal(t, map[string]string{
+		"digest": "sha256:d", "imageid": "sha256:i", "version": "v1.2.3", "tags": "h:5000/o/a:v1.2.3\nh:5000/o/a:latest", "image": "h:5000/o/a:v1.2.3",
+		"image-with-digest": "h:5000/o/a@sha256:d", "cache-hits": "1", "labels": "evil=x\nmulti=a\nb",
+		"metadata": `{"containerimage.config.digest":"sha256:i","containerimage.digest":"sha256:d","image.name":"h:5000/o/a:v1.2.3,h:5000/o/a:latest"}`,
+	}, got)
+	require.Equal(t, `### Image built in 4.0 s
+
+| Image | Digest |
+|---|---|
+| `+"`h:5000/o/a:v1.2.3` | `sha256:d` |\n| `h:5000/o/a:latest` | `sha256:d`"+` |
+
+| Step | Time | Cache |
+|---|---:|---|
+| `+"`[1/2] FROM x`"+` | 0.0 s | cached |
+| `+"`[2/2] RUN a \\| b: 'c';&lt;d>`"+` | 2.0 s | a file changed |
+
+`+"```mermaid\ngantt\n  dateFormat x\n  axisFormat %M:%S\n  [2/2] RUN a | b c <d> :1000, 3000\n```\n", r.files[r.env["GITHUB_STEP_SUMMARY"]])
+	require.Contains(t, r.stdout.String(), "::warning endLine=3,file=Dockerfile,line=2,title=StageNameCasing::lowercase it https://docs\n")
+}
+
+// parseOutputs reads GITHUB_OUTPUT as the runner does.
+func parseOutputs(t *testing.T, text string) map[string]string {
+	t.Helper()
+	got, ends := map[string]string{}, map[string]bool{}
+	for text != "" {
+		line, rest, _ := strings.Cut(text, "\n")
+		name, end, ok := strings.Cut(line, "<<")
+		require.True(t, ok, line)
+		require.False(t, ends[end], "no two outputs end alike")
+		ends[end] = true
+		value, after, ok := strings.Cut("\n"+rest, "\n"+end+"\n")
+		require.True(t, ok)
+		got[name], text = strings.TrimPrefix(value, "\n"), after
+	}
+	return got
+}
+
+func TestAFailingStepIsAnAnnotationOnItsLine(t *testing.T) {
+	r := &run{env: with(recorded(t, "tag"), map[string]string{"images": "o/a", "context": "missing", "file": "Dockerfile"})}
+	a := r.adapter()
+	a.job.Exists = func(name string) bool { return name != "Dockerfile" }
+	ended(t, r, a, nil, &core.Error{Kind: core.KindStep, Err: errors.New("exit code 3"), Remedy: "Look.", Location: &core.Location{File: "Dockerfile", Start: 7, End: 7}})
+	require.Contains(t, r.stdout.String(), "::error file=missing/Dockerfile,line=7,title=Layerwright::Dockerfile:7: exit code 3%0ALook.\n")
+	require.Contains(t, r.files[r.env["GITHUB_STEP_SUMMARY"]], "### Build failed after 4.0 s")
+	require.Contains(t, r.files[r.env["GITHUB_STEP_SUMMARY"]], " :crit, 1000, 3000\n")
+	require.NotContains(t, r.files, r.env["GITHUB_OUTPUT"])
+}
+
+func TestMissingCredentialsExplainTheTrap(t *testing.T) {
+	r := &run{env: with(recorded(t, "tag"), map[string]string{"images": "o/a"})}
+	ended(t, r, r.adapter(), nil, &core.Error{Kind: core.KindRegistry, Err: errors.New("401")})
+	require.Contains(t, r.stdout.String(), "A container action does not see ~/.docker of docker/login-action.")
+}
+
+func TestASkippedBuildIsNoFailure(t *testing.T) {
+	env := with(recorded(t, "tag"), map[string]string{"images": "o/a", "auto-tag": "drone"})
+	env["GITHUB_REF"] = "refs/heads/dev"
+	r := &run{env: env}
+	_, err := plugin.Execute(t.Context(), r.adapter(), plugin.Process{}, nil)
+	require.NoError(t, err)
+	require.Contains(t, r.stdout.String(), "::notice::nothing was built: ")
+}
+
+// TestActionYAMLAndSettingsAgree compares in both directions: every setting has
+// an input, every input a setting or the reason why it has none.
+func TestActionYAMLAndSettingsAgree(t *testing.T) {
+	made := map[string]string{"../action.yml": ActionYAML(), "../docs/github.md": Documentation()}
+	for name, text := range made {
+		if *update {
+			require.NoError(t, os.WriteFile(name, []byte(text), 0o644))
+		}
+		data, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.Equal(t, text, string(data), "go test ./github -update writes %s", name)
+	}
+	var action struct {
+		Inputs, Outputs map[string]struct{ Description, Default string }
+		Runs            struct {
+			Using string
+			Args  []string
+		}
+	}
+	data, err := os.ReadFile("../action.yml")
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(data, &action))
+	require.Equal(t, "docker", action.Runs.Using)
+	settings := map[string]bool{}
+	for _, f := range plugin.Fields() {
+		settings[f.Name] = true
+		require.Contains(t, action.Inputs, f.Name, "a setting that nobody can reach")
+	}
+	for name, in := range action.Inputs {
+		require.True(t, settings[name] || strings.HasPrefix(in.Description, "another name of ") || strings.HasPrefix(in.Description, "has no effect: "), "%s does nothing", name)
+	}
+	require.Len(t, action.Inputs, len(Inputs()), "no name twice")
+	for _, in := range Inputs() {
+		if in.Setting != "" {
+			require.True(t, settings[in.Setting], in.Name)
+		}
+		// Each reaches the program: nothing but reading it makes the difference.
+		r := &run{env: with(map[string]string{}, map[string]string{in.Name: "value"})}
+		values, notices := r.adapter().values()
+		if in.Setting == "" {
+			require.Len(t, notices, 1, in.Name)
+			continue
+		}
+		require.Equal(t, plugin.Given{Values: []string{"value"}, Source: "input " + in.Name}, values[in.Setting])
+	}
+}
+
+func FuzzLines(f *testing.F) {
+	f.Add("a\n\"b\nc\"\n\"\"\"\"\n\"open")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, v := range lines(text) {
+			require.LessOrEqual(t, len(v), len(text))
+		}
+	})
+}

@@ -1,0 +1,136 @@
+package github
+
+import (
+	"strings"
+
+	"github.com/layerwright/layerwright/plugin"
+)
+
+// Input is one input of action.yml.
+type Input struct {
+	Name, Help, Default, Example string
+	// Setting is the neutral setting that the input sets; empty where the
+	// input has no effect, and Help says why.
+	Setting string
+	// Alias says that Setting has an input of its own name, which comes first.
+	Alias bool
+}
+
+// defaults are those that differ from the neutral ones: build-push-action pushes
+// only when told, and metadata-action's rules hold when only images are named.
+func defaults() map[string]string {
+	return map[string]string{
+		"push": "false", "auto-tag": "metadata", "context": "", "docker-config": "",
+		"github-token": "${{ github.token }}", "registry": "",
+	}
+}
+
+// helps are those that say more on this host.
+func helps() map[string]string {
+	return map[string]string{
+		"context":       "build context; without it the workspace, and where nothing is checked out the repository at the commit",
+		"github-token":  "token for a context that is a git repository, and to log in to ghcr.io when there is no password",
+		"registry":      "registry that username and password are for; that of the first image by default",
+		"docker-config": "directory of config.json with further credentials; see the documentation for docker/login-action",
+	}
+}
+
+// Inputs are all inputs, in the order of the documentation: one for each setting,
+// then other names for settings, then those without effect.
+func Inputs() []Input {
+	var list []Input
+	for _, f := range plugin.Fields() {
+		in := Input{Name: f.Name, Help: f.Help, Default: f.Default, Example: f.Example, Setting: f.Name}
+		if d, ok := defaults()[f.Name]; ok {
+			in.Default = d
+		}
+		if h, ok := helps()[f.Name]; ok {
+			in.Help = h
+		}
+		list = append(list, in)
+	}
+	for _, a := range [][2]string{ // int128/kaniko-action's and other habits
+		{"cache-repository", "cache-repo"}, {"registry-mirror", "registry-mirrors"}, {"dockerfile", "file"}, {"insecure-registry", "insecure-registries"},
+	} {
+		list = append(list, Input{Name: a[0], Help: "another name of " + a[1], Setting: a[1], Alias: true})
+	}
+	for _, n := range [][2]string{
+		{"builder", "there is no builder to choose"},
+		{"pull", "base images are always resolved anew"},
+		{"allow", "steps have no entitlements to ask for"},
+		{"call", "an action always builds"},
+		{"executor", "there is no executor image: this action is the builder"},
+		{"kaniko-args", "there are inputs of their own for what Kaniko's flags do"},
+		{"sep-tags", "outputs are lines"}, {"sep-labels", "outputs are lines"}, {"sep-annotations", "outputs are lines"},
+		{"bake-target", "no bake file is written"},
+	} {
+		list = append(list, Input{Name: n[0], Help: "has no effect: " + n[1]})
+	}
+	return list
+}
+
+// values reads the inputs. Those that have no effect but are set are returned as
+// notices.
+func (a *adapter) values() (values plugin.Values, notices []string) {
+	values = plugin.Values{}
+	lists := map[string]bool{}
+	for _, f := range plugin.Fields() {
+		lists[f.Name] = f.List()
+	}
+	for _, in := range Inputs() {
+		text := a.action.GetInput(in.Name)
+		source := "input " + in.Name
+		if text == "" && in.Default != "" && !strings.HasPrefix(in.Default, "${{") && in.Setting != "" {
+			text, source = in.Default, "default"
+		}
+		switch {
+		case text == "":
+		case in.Setting == "":
+			notices = append(notices, "input "+in.Name+" "+in.Help)
+		case in.Alias && values[in.Setting].Source != "" && values[in.Setting].Source != "default":
+			notices = append(notices, "input "+in.Name+" has no effect beside "+in.Setting)
+		case lists[in.Setting]:
+			values[in.Setting] = plugin.Given{Values: lines(text), Source: source}
+		default:
+			values[in.Setting] = plugin.Given{Values: []string{text}, Source: source}
+		}
+	}
+	return values, notices
+}
+
+// lines splits a list as docker's actions do: one value a line, but for a value
+// in double quotes, which ends with its closing quote and has "" for a quote.
+func lines(text string) (list []string) {
+	for text != "" {
+		line, rest, _ := strings.Cut(text, "\n")
+		if trimmed := strings.TrimSpace(line); strings.HasPrefix(trimmed, `"`) {
+			if value, after, ok := quoted(strings.TrimLeft(text, " \t")); ok {
+				list, text = append(list, value), after
+				continue
+			}
+		}
+		if line = strings.TrimSpace(line); line != "" {
+			list = append(list, line)
+		}
+		text = rest
+	}
+	return list
+}
+
+// quoted reads a value that starts with a quote; it must end its line.
+func quoted(text string) (value, rest string, ok bool) {
+	var b strings.Builder
+	for i := 1; i < len(text); i++ {
+		switch {
+		case text[i] != '"':
+			b.WriteByte(text[i])
+		case strings.HasPrefix(text[i:], `""`):
+			b.WriteByte('"')
+			i++
+		default:
+			line, rest, _ := strings.Cut(text[i+1:], "\n")
+			return b.String(), rest, strings.TrimSpace(line) == ""
+		}
+	}
+	return "", "", false
+}
