@@ -26,6 +26,10 @@ Commands:
   doctor    try what the environment allows and say what would be used
   version   print the version
 
+Without a command, in a CI that it knows (github), layerwright builds what the
+CI's variables describe; a CI's name as the command, or LAYERWRIGHT_HOST, chooses
+one, and --print-settings shows what its variables come to.
+
 layerwright build --help lists the flags of a build. Exit codes: 0 done, 1 a
 step failed or the Dockerfile or context is wrong, 2 wrong usage, 3 registry,
 4 the environment cannot do it, 128+n ended by signal n, 70 our defect.
@@ -42,6 +46,14 @@ func (p *process) command() *cobra.Command {
 			if len(args) > 0 {
 				return unknownCommand(args[0])
 			}
+			// Without an argument the environment says what to do.
+			h, err := p.host()
+			if err != nil {
+				return err
+			}
+			if h != nil {
+				return p.inCI(c, *h)
+			}
 			return c.Help()
 		},
 	}
@@ -49,6 +61,8 @@ func (p *process) command() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), rootHelp) })
 	root.SetHelpCommand(p.helpCommand(root))
+	root.Flags().Bool("print-settings", false, "") // of the CI that this is
+	root.AddCommand(p.hostCommands()...)
 	root.AddCommand(p.buildCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.versionCommand())
 	return root
 }

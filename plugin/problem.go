@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/layerwright/layerwright/core"
 )
@@ -56,6 +57,12 @@ func (c *checker) add(setting, format string, args ...any) {
 		spelled = c.host.Spell(setting)
 	}
 	c.found = append(c.found, &Problem{Setting: setting, Spelled: spelled, Err: fmt.Errorf(format, args...)})
+}
+
+// has says whether something is wrong with one of these settings, so that its
+// consequences are no problems of their own.
+func (c *checker) has(settings ...string) bool {
+	return slices.ContainsFunc(c.found, func(p *Problem) bool { return slices.Contains(settings, p.Setting) })
 }
 
 // err is nil, or a usage error with all problems.

@@ -38,7 +38,7 @@ func (p *Plan) outputs(c *checker) {
 	if o.ImageFormat == "docker" && o.Compression == "zstd" {
 		c.add("compression", "image-format docker has no media type for zstd: use oci")
 	}
-	if !o.NoPush && len(o.Destinations) == 0 && p.Names.Skip == "" && o.OCILayout+o.OCITar+o.DockerTar+o.RootDir+o.RootTar == "" {
+	if !o.NoPush && len(o.Destinations) == 0 && p.Names.Skip == "" && !c.has("images", "tags", "flavor", "auto-tag", "outputs") && o.OCILayout+o.OCITar+o.DockerTar+o.RootDir+o.RootTar == "" {
 		c.add("tags", "nowhere to push to: give an image's name, or turn push off")
 	}
 }
