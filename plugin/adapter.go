@@ -17,8 +17,9 @@ type Job struct {
 	// directory that is not empty.
 	ReadFile func(path string) ([]byte, error)
 	Exists   func(path string) bool
-	// Append adds to the end of a file that the host reads.
-	Append func(path string, data []byte) error
+	// Append adds to the end of a file that the host reads, WriteFile writes
+	// one anew.
+	Append, WriteFile func(path string, data []byte) error
 	Now    func() time.Time
 }
 

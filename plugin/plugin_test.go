@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -233,11 +232,11 @@ func TestALoginIsAddedToTheUsersConfig(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, old, string(same))
 	for _, bad := range []string{"geheim", `{"auths":["geheim"]}`} {
-		_, err = withLogin([]byte(bad), Login{"h", "u", "p"})
+		_, err = withLogins([]byte(bad), nil, []Login{{"h", "u", "p"}})
 		require.Error(t, err)
 		require.NotContains(t, err.Error(), "geheim")
 	}
-	fresh, err := withLogin(nil, Login{"h:5000", "u", `"\`})
+	fresh, err := withLogins(nil, []byte(`{"auths":{"a":{},"h:5000":{}}}`), []Login{{"h:5000", "u", `"\`}})
 	require.NoError(t, err)
-	require.True(t, json.Valid(fresh))
+	require.JSONEq(t, `{"auths":{"a":{},"h:5000":{"auth":"dToiXA=="}}}`, string(fresh))
 }

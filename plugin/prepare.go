@@ -22,8 +22,11 @@ type Plan struct {
 	Notices []string
 	// Secrets are values to hide before anything else is printed.
 	Secrets [][]byte
-	// Login is an explicit login; its Password is empty when there is none.
-	Login     Login
+	// Login is the user's login; its Password is empty when there is none.
+	Login Login
+
+	logins     []Login // the host's
+	authConfig []byte
 	Verbosity display.Verbosity
 	Format    display.Format
 }
@@ -40,7 +43,7 @@ func (p *Plan) Skip() string { return p.Names.Skip }
 func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	c := &checker{host: host}
 	s := c.read(values)
-	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
+	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}, logins: facts.Logins, authConfig: facts.AuthConfig}
 	r := &p.Request
 	r.Context, r.Dockerfile, r.Target = c.context(s.Context), s.File, s.Target
 	if core.IsRemote(r.Context) && s.File == "Dockerfile" {
@@ -155,6 +158,11 @@ func (p *Plan) labels(c *checker, facts Facts) {
 func (p *Plan) secretValues() {
 	for _, s := range p.Request.Secrets {
 		p.Secrets = append(p.Secrets, s.Value)
+	}
+	for _, l := range p.logins {
+		if l.Password != "" {
+			p.Secrets = append(p.Secrets, []byte(l.Password))
+		}
 	}
 	for _, s := range append(slices.Clone(p.Settings.Secrets), p.Settings.Password, p.Settings.GitToken) {
 		if _, value, ok := strings.Cut(s, "="); ok {

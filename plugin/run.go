@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/layerwright/layerwright/core"
@@ -87,7 +89,8 @@ const hubKey = "https://index.docker.io/v1/"
 // what is in the user's; the user's own file is never changed. The engine reads
 // it at its start. Without a login it is the user's directory.
 func (p *Plan) logIn(dir string) (made string, remove func() error, err error) {
-	if p.Login.Password == "" {
+	logins := slices.DeleteFunc(append(slices.Clone(p.logins), p.Login), func(l Login) bool { return l.Password == "" })
+	if len(logins) == 0 && p.authConfig == nil {
 		return dir, func() error { return nil }, nil
 	}
 	var old []byte
@@ -96,7 +99,7 @@ func (p *Plan) logIn(dir string) (made string, remove func() error, err error) {
 			return "", nil, fmt.Errorf("read credentials: %w", err)
 		}
 	}
-	data, err := withLogin(old, p.Login)
+	data, err := withLogins(old, p.authConfig, logins)
 	if err != nil {
 		return "", nil, &core.Error{Kind: core.KindUsage, Op: "read credentials " + filepath.Join(dir, "config.json"), Err: err, Remedy: "The file must be JSON as docker login writes it."}
 	}
@@ -110,33 +113,30 @@ func (p *Plan) logIn(dir string) (made string, remove func() error, err error) {
 	return made, remove, nil
 }
 
-// withLogin adds a login to the text of a config.json, which may be empty.
-func withLogin(config []byte, l Login) ([]byte, error) {
-	file := map[string]json.RawMessage{}
-	if len(config) > 0 {
-		if err := json.Unmarshal(config, &file); err != nil {
-			return nil, errors.New("it is not JSON") // whose text may be in the cause
+// withLogins adds logins to the texts of two config.json, which may be empty;
+// what comes later holds.
+func withLogins(config, more []byte, list []Login) ([]byte, error) {
+	file, auths, helpers, err := readConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	_, others, otherHelpers, err := readConfig(more)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(auths, others)
+	maps.Copy(helpers, otherHelpers)
+	for _, l := range list {
+		host := l.Registry
+		switch host {
+		case "docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v2/":
+			host = hubKey
 		}
+		auth := base64.StdEncoding.EncodeToString([]byte(l.Username + ":" + l.Password))
+		auths[host] = json.RawMessage(`{"auth":"` + auth + `"}`)
+		delete(helpers, host) // which would come first
 	}
-	logins, helpers := map[string]json.RawMessage{}, map[string]string{}
-	for key, to := range map[string]any{"auths": &logins, "credHelpers": &helpers} {
-		if err := json.Unmarshal(orNull(file[key]), to); err != nil {
-			return nil, fmt.Errorf("%s is not an object", key)
-		}
-	}
-	host := l.Registry
-	switch host {
-	case "docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v2/":
-		host = hubKey
-	}
-	if logins == nil {
-		logins = map[string]json.RawMessage{}
-	}
-	auth := base64.StdEncoding.EncodeToString([]byte(l.Username + ":" + l.Password))
-	logins[host] = json.RawMessage(`{"auth":"` + auth + `"}`)
-	delete(helpers, host) // the explicit login comes first
-	var err error
-	if file["auths"], err = json.Marshal(logins); err != nil {
+	if file["auths"], err = json.Marshal(auths); err != nil {
 		return nil, err
 	}
 	if len(helpers) > 0 {
@@ -149,9 +149,21 @@ func withLogin(config []byte, l Login) ([]byte, error) {
 	return json.Marshal(file)
 }
 
-func orNull(data json.RawMessage) []byte {
-	if len(data) == 0 {
-		return []byte("null")
+// readConfig takes a config.json apart. Errors have nothing of its text.
+func readConfig(data []byte) (file, auths map[string]json.RawMessage, helpers map[string]string, err error) {
+	file, auths, helpers = map[string]json.RawMessage{}, map[string]json.RawMessage{}, map[string]string{}
+	if len(data) > 0 {
+		if err := json.Unmarshal(data, &file); err != nil || file == nil {
+			return nil, nil, nil, errors.New("it is not JSON")
+		}
 	}
-	return data
+	for key, to := range map[string]any{"auths": &auths, "credHelpers": &helpers} {
+		if len(file[key]) == 0 || string(file[key]) == "null" {
+			continue
+		}
+		if err := json.Unmarshal(file[key], to); err != nil {
+			return nil, nil, nil, fmt.Errorf("%s is not an object", key)
+		}
+	}
+	return file, auths, helpers, nil
 }

@@ -90,6 +90,11 @@ type Settings struct {
 type Facts struct {
 	Event   tags.Event
 	Project tags.Project
+	// Logins are credentials that the host gives every job; AuthConfig is the
+	// text of a config.json that it has for all jobs, may be nil. What the user
+	// sets comes before both.
+	Logins     []Login
+	AuthConfig []byte
 }
 
 // Given is one value and where it is from.

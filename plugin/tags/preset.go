@@ -100,12 +100,21 @@ func (m *maker) gitlab() []string {
 	branch := e.Branch()
 	slug := Slug(branch)
 	switch {
+	case branch == "" && e.Head != "": // never latest, whatever a fork calls it
+		return one(Slug(e.Head))
 	case slug == "":
 		return nil
 	case branch == e.DefaultBranch:
 		return []string{slug, "latest"}
 	}
 	return []string{slug}
+}
+
+func one(tag string) []string {
+	if tag == "" {
+		return nil
+	}
+	return []string{tag}
 }
 
 var notInSlug = regexp.MustCompile(`[^a-z0-9]`)

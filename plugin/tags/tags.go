@@ -32,6 +32,8 @@ type Event struct {
 	// BaseRef is the branch that a pull request goes to, or that a pushed tag
 	// lies on where the CI says so; without refs/heads/.
 	BaseRef string
+	// Head is the branch that a pull request comes from.
+	Head string
 	// Now is the time of {{date}} and of the label "created"; CommitTime that
 	// of {{commit_date}}, Now when it is zero.
 	Now, CommitTime time.Time
