@@ -15,6 +15,7 @@ import (
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/github"
+	"github.com/layerwright/layerwright/gitlab"
 	"github.com/layerwright/layerwright/plugin"
 	"github.com/layerwright/layerwright/plugin/display"
 )
@@ -24,6 +25,7 @@ import (
 func hosts() []plugin.CI {
 	return []plugin.CI{
 		github.CI(),
+		gitlab.CI(),
 	}
 }
 

@@ -32,6 +32,8 @@ func TestTheHostIsRecognised(t *testing.T) {
 	}{
 		"a recorded tag on GitHub":          {file: "github/testdata/tag", want: "github"},
 		"a recorded pull request on GitHub": {file: "github/testdata/pull-request", want: "github"},
+		"a recorded job of gitlab-ci-local": {file: "gitlab/testdata/gitlab-ci-local", want: "gitlab"},
+		"a recorded job of GitLab's runner": {file: "gitlab/testdata/runner", want: "gitlab"},
 		"the override to the command line":  {file: "github/testdata/tag", override: "none"},
 		"the name executor":                 {file: "github/testdata/tag", program: "/kaniko/executor"},
 		"the name warmer":                   {file: "github/testdata/tag", program: "/kaniko/warmer", override: "github"},
@@ -73,7 +75,7 @@ func TestAnUnknownHostIsAnError(t *testing.T) {
 	code, _, stderr := inCI(t, map[string]string{hostVariable: "jenkins"})
 	require.Equal(t, 2, code)
 	require.Contains(t, stderr, "LAYERWRIGHT_HOST=jenkins: unknown")
-	require.Contains(t, stderr, "Use github")
+	require.Contains(t, stderr, "Use github, gitlab")
 }
 
 func TestSettingsAreShownWithTheirSources(t *testing.T) {

@@ -26,7 +26,7 @@ Commands:
   doctor    try what the environment allows and say what would be used
   version   print the version
 
-Without a command, in a CI that it knows (github), layerwright builds what the
+Without a command, in a CI that it knows (github, gitlab), layerwright builds what the
 CI's variables describe; a CI's name as the command, or LAYERWRIGHT_HOST, chooses
 one, and --print-settings shows what its variables come to.
 

@@ -20,7 +20,7 @@ type Job struct {
 	// Append adds to the end of a file that the host reads, WriteFile writes
 	// one anew.
 	Append, WriteFile func(path string, data []byte) error
-	Now    func() time.Time
+	Now               func() time.Time
 }
 
 // CI is one host: the only thing that the program knows of it.

@@ -27,8 +27,8 @@ type Plan struct {
 
 	logins     []Login // the host's
 	authConfig []byte
-	Verbosity display.Verbosity
-	Format    display.Format
+	Verbosity  display.Verbosity
+	Format     display.Format
 }
 
 // Login is a name and password for a registry.

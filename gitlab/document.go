@@ -1,0 +1,68 @@
+package gitlab
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/layerwright/layerwright/plugin"
+)
+
+// Documentation is docs/gitlab.md.
+func Documentation() string {
+	var b strings.Builder
+	b.WriteString(documentationHead)
+	own := map[string]string{"context": "$CI_PROJECT_DIR", "images": "$CI_REGISTRY_IMAGE", "auto-tag": "gitlab", "registry-mirrors": "$CI_DEPENDENCY_PROXY_GROUP_IMAGE_PREFIX", "registry": "that of the first image"}
+	code := func(s string) string {
+		if s == "" {
+			return ""
+		}
+		return "`" + strings.ReplaceAll(s, "|", `\|`) + "`"
+	}
+	for _, f := range plugin.Fields() {
+		def, ok := own[f.Name]
+		if !ok {
+			def = f.Default
+		}
+		help := strings.ReplaceAll(f.Help, "|", `\|`)
+		if alias := aliases()[f.Name]; alias != "" {
+			help += " (also `" + alias + "`)"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", variable(f.Name), help, code(def), code(f.Example))
+	}
+	return b.String()
+}
+
+const documentationHead = `# GitLab CI
+
+<!-- Made from the code: go test ./gitlab -update -->
+
+` + "```yaml" + `
+build:
+  image: ghcr.io/layerwright/layerwright:v1
+  script:
+    - layerwright gitlab
+  artifacts:
+    reports:
+      dotenv: build.env
+      codequality: gl-code-quality-report.json
+` + "```" + `
+
+That builds the project's directory and pushes to the project's registry with the
+job's own credentials; there is nothing to log in to and no config.json to write. A
+branch's image is tagged with its slug (` + "`CI_COMMIT_REF_SLUG`" + `), on the default branch
+also ` + "`latest`" + `; a tag's image with the tag's name; a merge request's with the slug of
+its source branch. Where the group has a dependency proxy, images of Docker Hub come
+through it. Credentials of ` + "`DOCKER_AUTH_CONFIG`" + ` are used too.
+
+` + "`build.env`" + ` has IMAGE, IMAGE_WITH_DIGEST, IMAGE_DIGEST, IMAGE_ID and IMAGE_TAGS
+(references, separated by spaces) for later jobs. GitLab has no way to mask a value
+while a job runs: mark variables with secrets as masked.
+
+## Variables
+
+Lists are lines. ` + "`LAYERWRIGHT_TAGS`" + ` with whole references takes the place of the
+project's image.
+
+| Variable | What it does | Default | Example |
+|---|---|---|---|
+`

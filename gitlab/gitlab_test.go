@@ -1,0 +1,223 @@
+package gitlab
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin"
+)
+
+var update = flag.Bool("update", false, "write the documentation")
+
+func recorded(t *testing.T, name string) map[string]string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", name+".env"))
+	require.NoError(t, err)
+	env := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		text, err := strconv.Unquote(strings.TrimSpace(line))
+		require.NoError(t, err)
+		k, v, _ := strings.Cut(text, "=")
+		env[k] = v
+	}
+	return env
+}
+
+func with(env map[string]string, kv ...string) map[string]string {
+	for i := 0; i < len(kv); i += 2 {
+		env[kv[i]] = kv[i+1]
+	}
+	return env
+}
+
+func job(env map[string]string) (*adapter, *strings.Builder, map[string]string) {
+	var out strings.Builder
+	files := map[string]string{}
+	return &adapter{job: plugin.Job{
+		Env: env, Stdout: &out, ReadFile: func(string) ([]byte, error) { return nil, fs.ErrNotExist }, Exists: func(string) bool { return false },
+		WriteFile: func(name string, data []byte) error { files[name] = string(data); return nil },
+		Now:       func() time.Time { return time.Unix(1700000000, 0) },
+	}}, &out, files
+}
+
+func prepare(t *testing.T, env map[string]string) *plugin.Plan {
+	t.Helper()
+	a, _, _ := job(env)
+	p, err := plugin.Prepare(a.Read())
+	require.NoError(t, err)
+	return p
+}
+
+func TestRecordedJobsAreDetected(t *testing.T) {
+	require.True(t, CI().Detect(recorded(t, "gitlab-ci-local")))
+	require.True(t, CI().Detect(recorded(t, "runner")))
+	require.False(t, CI().Detect(map[string]string{"CI": "true"}))
+}
+
+func TestARecordedJobBuildsTheProject(t *testing.T) {
+	p := prepare(t, with(recorded(t, "gitlab-ci-local"), "CI_JOB_TOKEN", "job-token"))
+	require.Equal(t, "/builds/grp/prj", p.Request.Context)
+	require.Equal(t, []string{"local-registry.gitlab.com/grp/prj:main", "local-registry.gitlab.com/grp/prj:latest"}, p.Request.Outputs.Destinations)
+	require.False(t, p.Request.Outputs.NoPush)
+	require.Equal(t, "https://gitlab.com/grp/prj", p.Labels["org.opencontainers.image.source"])
+	require.Equal(t, "prj", p.Labels["org.opencontainers.image.title"])
+	require.Equal(t, "daad367dfca3c927bc23e1e475400a5dc8f74234", p.Labels["org.opencontainers.image.revision"])
+	require.Empty(t, p.Request.Registry.Mirrors, "the dependency proxy has no password here")
+	require.Contains(t, p.Secrets, []byte("job-token"))
+}
+
+func TestTheTagsOfGitLabsEvents(t *testing.T) {
+	for name, c := range map[string]struct {
+		kv   []string
+		want string
+	}{
+		"a branch":        {[]string{"CI_COMMIT_REF_NAME", "feature/X_y", "CI_COMMIT_BRANCH", "feature/X_y"}, "feature-x-y"},
+		"a tag":           {[]string{"CI_COMMIT_TAG", "v1.2.3"}, "v1.2.3"},
+		"a merge request": {[]string{"CI_MERGE_REQUEST_IID", "7", "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "feature/z"}, "feature-z"},
+		"a merge request from a fork's default branch": {[]string{"CI_MERGE_REQUEST_IID", "7", "CI_COMMIT_REF_NAME", "main"}, "main"},
+		"metadata's rules":         {[]string{"LAYERWRIGHT_AUTO_TAG", "none", "CI_COMMIT_TAG", "v1.2.3", "LAYERWRIGHT_TAGS", "type=semver,pattern={{version}}\ntype=sha"}, "1.2.3 sha-daad367 latest"},
+		"metadata's merge request": {[]string{"LAYERWRIGHT_AUTO_TAG", "none", "CI_MERGE_REQUEST_IID", "7", "LAYERWRIGHT_TAGS", "type=ref,event=pr"}, "pr-7"},
+		"a schedule":               {[]string{"LAYERWRIGHT_AUTO_TAG", "none", "CI_PIPELINE_SOURCE", "schedule", "LAYERWRIGHT_TAGS", "type=schedule"}, "nightly"},
+		"own and automatic ones":   {[]string{"LAYERWRIGHT_TAGS", "stable"}, "stable main latest"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, c.want, strings.Join(prepare(t, with(recorded(t, "gitlab-ci-local"), c.kv...)).Names.Tags, " "))
+		})
+	}
+}
+
+func TestWholeReferencesTakeThePlaceOfTheProjectsImage(t *testing.T) {
+	for _, name := range []string{"LAYERWRIGHT_TAGS", "DOCKER_SNAPSHOT_IMAGE"} {
+		p := prepare(t, with(recorded(t, "gitlab-ci-local"), name, "h/o/a:1"))
+		require.Equal(t, []string{"h/o/a:1"}, p.Request.Outputs.Destinations)
+	}
+}
+
+func TestVariablesOverride(t *testing.T) {
+	p := prepare(t, with(recorded(t, "gitlab-ci-local"), "LAYERWRIGHT_BUILD_ARGS", "A=1\nB=two words", "DOCKER_FILE", "docker/Dockerfile", "LAYERWRIGHT_PUSH", "false", "LAYERWRIGHT_CONTEXT", "sub",
+		"CI_DEPENDENCY_PROXY_PASSWORD", "proxy-word", "CI_REGISTRY_USER", "u", "CI_REGISTRY_PASSWORD", "reg-word", "LAYERWRIGHT_REGISTRY", "h", "LAYERWRIGHT_USERNAME", "x", "LAYERWRIGHT_PASSWORD", "own-word"))
+	require.Equal(t, map[string]string{"A": "1", "B": "two words"}, p.Request.BuildArgs)
+	require.Equal(t, "docker/Dockerfile", p.Request.Dockerfile)
+	require.Equal(t, "sub", p.Request.Context)
+	require.True(t, p.Request.Outputs.NoPush)
+	require.Equal(t, []string{"gitlab.com:443/grp/dependency_proxy/containers"}, p.Request.Registry.Mirrors)
+	require.Equal(t, plugin.Login{Registry: "h", Username: "x", Password: "own-word"}, p.Login)
+	for _, s := range []string{"proxy-word", "reg-word", "own-word"} {
+		require.Contains(t, p.Secrets, []byte(s))
+	}
+}
+
+func TestTheJobsLogin(t *testing.T) {
+	require.Equal(t, plugin.Login{Registry: "r", Username: "gitlab-ci-token", Password: "t"}, registryLogin(map[string]string{"CI_REGISTRY": "r", "CI_JOB_TOKEN": "t"}))
+	require.Equal(t, plugin.Login{Registry: "r", Username: "u", Password: "p"}, registryLogin(map[string]string{"CI_REGISTRY": "r", "CI_JOB_TOKEN": "t", "CI_REGISTRY_USER": "u", "CI_REGISTRY_PASSWORD": "p"}))
+	require.Empty(t, registryLogin(map[string]string{"CI_JOB_TOKEN": "t"}))
+}
+
+func TestMistakesAreASection(t *testing.T) {
+	a, out, files := job(with(recorded(t, "gitlab-ci-local"), "LAYERWRIGHT_LOAD", "true", "LAYERWRIGHT_LABELS", "x\r\x1b[0Ksection_end:1:y"))
+	_, err := plugin.Execute(t.Context(), a, plugin.Process{}, nil)
+	require.Error(t, err)
+	require.Contains(t, out.String(), "\x1b[0Ksection_start:1700000000:layerwright_settings\r\x1b[0KMistakes in the settings\nLAYERWRIGHT_L")
+	require.Contains(t, out.String(), "LAYERWRIGHT_LOAD: there is no Docker engine")
+	require.Equal(t, 4, strings.Count(out.String(), "\x1b"), "nothing that was set ends the section")
+	require.Empty(t, files)
+}
+
+func TestTheEndIsHandedOver(t *testing.T) {
+	a, out, files := job(recorded(t, "gitlab-ci-local"))
+	plan, err := plugin.Prepare(a.Read())
+	require.NoError(t, err)
+	warning := core.Notice{Level: core.Warning, Rule: "StageNameCasing", Text: "lowercase it", Location: &core.Location{File: "Dockerfile", Start: 2}}
+	a.Emit(warning)
+	a.Emit(warning)
+	a.Emit(core.Notice{Text: "no lint"})
+	require.NoError(t, a.Report(plugin.Report{Plan: plan, Result: &core.Result{Digest: "sha256:d", ImageID: "sha256:i"}}))
+	const image = "local-registry.gitlab.com/grp/prj"
+	require.Equal(t, "IMAGE_DIGEST=sha256:d\nIMAGE_ID=sha256:i\nIMAGE="+image+":main\nIMAGE_WITH_DIGEST="+image+"@sha256:d\nIMAGE_TAGS="+image+":main "+image+":latest\n", files["/builds/grp/prj/build.env"])
+	var found []finding
+	require.NoError(t, json.Unmarshal([]byte(files["/builds/grp/prj/gl-code-quality-report.json"]), &found))
+	require.Len(t, found, 1)
+	require.Len(t, found[0].Fingerprint, 64)
+	found[0].Fingerprint = ""
+	require.Equal(t, finding{Description: "lowercase it", CheckName: "StageNameCasing", Severity: "minor", Location: location{"Dockerfile", lines{2}}}, found[0])
+	require.Contains(t, out.String(), image+":main sha256:d\n")
+}
+
+func TestTheDotenvStaysSmall(t *testing.T) {
+	a, _, files := job(recorded(t, "gitlab-ci-local"))
+	var references []string
+	for i := range 200 {
+		references = append(references, "registry.example/group/project/with/a/long/name:"+strconv.Itoa(i))
+	}
+	require.NoError(t, a.dotenv(references, &core.Result{Digest: "sha256:d"}))
+	text := files["/builds/grp/prj/build.env"]
+	require.LessOrEqual(t, len(text), 5<<10)
+	require.Contains(t, text, "name:50 ")
+	require.True(t, strings.HasSuffix(text, "\n"))
+}
+
+func TestAFileThatCannotBeWrittenIsSaid(t *testing.T) {
+	a, _, _ := job(recorded(t, "gitlab-ci-local"))
+	a.job.WriteFile = func(string, []byte) error { return errors.New("read-only") }
+	plan, err := plugin.Prepare(a.Read())
+	require.NoError(t, err)
+	require.ErrorContains(t, a.Report(plugin.Report{Plan: plan, Result: &core.Result{}}), "write build.env: read-only")
+}
+
+// TestEverySettingHasAVariable also holds the documentation to the code.
+func TestEverySettingHasAVariable(t *testing.T) {
+	for _, f := range plugin.Fields() {
+		a, _, _ := job(map[string]string{variable(f.Name): "a/value"})
+		values, _, host := a.Read()
+		require.Equal(t, plugin.Given{Values: []string{"a/value"}, Source: variable(f.Name)}, values[f.Name])
+		require.Equal(t, variable(f.Name), host.Spell(f.Name))
+	}
+	for setting, alias := range aliases() {
+		a, _, _ := job(map[string]string{alias: "a/value"})
+		values, _, _ := a.Read()
+		require.Equal(t, alias, values[setting].Source)
+	}
+	if *update {
+		require.NoError(t, os.WriteFile("../docs/gitlab.md", []byte(Documentation()), 0o644))
+	}
+	data, err := os.ReadFile("../docs/gitlab.md")
+	require.NoError(t, err)
+	require.Equal(t, Documentation(), string(data), "go test ./gitlab -update writes it")
+}
+
+// TestTheComponentsInputsReachTheSettings compares templates/build.yml with the
+// table: each of its variables is one, and each input is used.
+func TestTheComponentsInputsReachTheSettings(t *testing.T) {
+	data, err := os.ReadFile("../templates/build.yml")
+	require.NoError(t, err)
+	head, body, ok := strings.Cut(string(data), "\n---\n")
+	require.True(t, ok)
+	var spec struct {
+		Spec struct{ Inputs map[string]any }
+	}
+	require.NoError(t, yaml.Unmarshal([]byte(head), &spec))
+	for name := range spec.Spec.Inputs {
+		require.Contains(t, body, "$[[ inputs."+name+" ]]")
+	}
+	known := map[string]bool{}
+	for _, f := range plugin.Fields() {
+		known[variable(f.Name)] = true
+	}
+	for line := range strings.Lines(body) {
+		if name, _, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && strings.HasPrefix(name, "LAYERWRIGHT_") {
+			require.True(t, known[name], name)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package gitlab
+
+import (
+	"strings"
+	"time"
+
+	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/tags"
+)
+
+// aliases are variables of to-be-continuous' Docker template.
+func aliases() map[string]string {
+	return map[string]string{
+		"file": "DOCKER_FILE", "context": "DOCKER_CONTEXT_PATH", "tags": "DOCKER_SNAPSHOT_IMAGE",
+		"cache-repo": "KANIKO_SNAPSHOT_IMAGE_CACHE", "registry-mirrors": "DOCKER_REGISTRY_MIRROR",
+	}
+}
+
+// defaults are those that the job's own variables give, by setting: the values
+// and where they are from.
+func defaults(env map[string]string) plugin.Values {
+	values := plugin.Values{"auto-tag": {Values: []string{string(tags.GitLab)}, Source: "default"}}
+	from := func(setting, name string) {
+		if v := env[name]; v != "" {
+			values[setting] = plugin.Given{Values: []string{v}, Source: name}
+		}
+	}
+	from("context", "CI_PROJECT_DIR")
+	from("images", "CI_REGISTRY_IMAGE")
+	// The proxy wants a login; without one the prefix is of no use.
+	if env["CI_DEPENDENCY_PROXY_PASSWORD"] != "" {
+		from("registry-mirrors", "CI_DEPENDENCY_PROXY_GROUP_IMAGE_PREFIX")
+	}
+	return values
+}
+
+// Read implements plugin.Adapter.
+func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
+	env := a.job.Env
+	values := defaults(env)
+	for _, f := range plugin.Fields() {
+		for _, name := range []string{variable(f.Name), aliases()[f.Name]} {
+			text := env[name]
+			if strings.TrimSpace(text) == "" {
+				continue
+			}
+			list := []string{text}
+			if f.List() {
+				list = strings.Split(text, "\n")
+			}
+			values[f.Name] = plugin.Given{Values: list, Source: name}
+			break
+		}
+	}
+	// Whole references take the place of the project's image.
+	if t, i := values["tags"], values["images"]; i.Source == "CI_REGISTRY_IMAGE" && strings.ContainsAny(strings.Join(t.Values, ""), "/") && t.Source != "" {
+		delete(values, "images")
+		delete(values, "auto-tag")
+	}
+	return values, a.facts(), plugin.Host{Spell: variable, Env: env, ReadFile: a.job.ReadFile}
+}
+
+// facts are the event, the project and the job's own credentials.
+func (a *adapter) facts() plugin.Facts {
+	env := a.job.Env
+	e := tags.Event{
+		Name: "push", SHA: env["CI_COMMIT_SHA"], DefaultBranch: env["CI_DEFAULT_BRANCH"], Now: a.job.Now(),
+	}
+	switch {
+	case env["CI_COMMIT_TAG"] != "":
+		e.Ref = "refs/tags/" + env["CI_COMMIT_TAG"]
+	case env["CI_MERGE_REQUEST_IID"] != "":
+		e.Name, e.Ref = "pull_request", "refs/pull/"+env["CI_MERGE_REQUEST_IID"]+"/merge"
+		e.Head, e.BaseRef = env["CI_MERGE_REQUEST_SOURCE_BRANCH_NAME"], env["CI_MERGE_REQUEST_TARGET_BRANCH_NAME"]
+		if e.Head == "" {
+			e.Head = env["CI_COMMIT_REF_NAME"]
+		}
+	case env["CI_COMMIT_REF_NAME"] != "":
+		e.Ref = "refs/heads/" + env["CI_COMMIT_REF_NAME"]
+	}
+	if env["CI_PIPELINE_SOURCE"] == "schedule" {
+		e.Name = "schedule"
+	}
+	if at, err := time.Parse(time.RFC3339, env["CI_COMMIT_TIMESTAMP"]); err == nil {
+		e.CommitTime = at
+	}
+	f := plugin.Facts{
+		Event:   e,
+		Project: tags.Project{Title: env["CI_PROJECT_TITLE"], Description: env["CI_PROJECT_DESCRIPTION"], URL: env["CI_PROJECT_URL"], Source: env["CI_PROJECT_URL"]},
+		Logins: []plugin.Login{
+			{Registry: env["CI_DEPENDENCY_PROXY_SERVER"], Username: env["CI_DEPENDENCY_PROXY_USER"], Password: env["CI_DEPENDENCY_PROXY_PASSWORD"]},
+			registryLogin(env),
+		},
+	}
+	if text := env["DOCKER_AUTH_CONFIG"]; text != "" {
+		f.AuthConfig = []byte(text)
+	}
+	return f
+}
+
+// registryLogin is the job's own for the project's registry; the job token is as
+// good as CI_REGISTRY_PASSWORD (docs.gitlab.com, "CI/CD job token").
+func registryLogin(env map[string]string) plugin.Login {
+	l := plugin.Login{Registry: env["CI_REGISTRY"], Username: env["CI_REGISTRY_USER"], Password: env["CI_REGISTRY_PASSWORD"]}
+	if l.Password == "" {
+		l.Username, l.Password = "gitlab-ci-token", env["CI_JOB_TOKEN"]
+	}
+	if l.Registry == "" {
+		return plugin.Login{}
+	}
+	return l
+}
