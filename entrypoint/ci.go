@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/drone"
 	"github.com/layerwright/layerwright/github"
 	"github.com/layerwright/layerwright/gitlab"
 	"github.com/layerwright/layerwright/plugin"
@@ -26,6 +27,8 @@ func hosts() []plugin.CI {
 	return []plugin.CI{
 		github.CI(),
 		gitlab.CI(),
+		drone.Woodpecker(), // sets Drone's variables too
+		drone.CI(),
 	}
 }
 

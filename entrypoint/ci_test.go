@@ -34,6 +34,10 @@ func TestTheHostIsRecognised(t *testing.T) {
 		"a recorded pull request on GitHub": {file: "github/testdata/pull-request", want: "github"},
 		"a recorded job of gitlab-ci-local": {file: "gitlab/testdata/gitlab-ci-local", want: "gitlab"},
 		"a recorded job of GitLab's runner": {file: "gitlab/testdata/runner", want: "gitlab"},
+		"a recorded step of Woodpecker":     {file: "drone/testdata/woodpecker", want: "woodpecker"},
+		"a recorded step of drone exec":     {file: "drone/testdata/exec", want: "drone"},
+		"a recorded step of Drone's runner": {file: "drone/testdata/runner", want: "drone"},
+		"Drone where Woodpecker looks on":   {file: "drone/testdata/woodpecker", override: "drone", want: "drone"},
 		"the override to the command line":  {file: "github/testdata/tag", override: "none"},
 		"the name executor":                 {file: "github/testdata/tag", program: "/kaniko/executor"},
 		"the name warmer":                   {file: "github/testdata/tag", program: "/kaniko/warmer", override: "github"},
@@ -75,7 +79,7 @@ func TestAnUnknownHostIsAnError(t *testing.T) {
 	code, _, stderr := inCI(t, map[string]string{hostVariable: "jenkins"})
 	require.Equal(t, 2, code)
 	require.Contains(t, stderr, "LAYERWRIGHT_HOST=jenkins: unknown")
-	require.Contains(t, stderr, "Use github, gitlab")
+	require.Contains(t, stderr, "Use github, gitlab, woodpecker, drone")
 }
 
 func TestSettingsAreShownWithTheirSources(t *testing.T) {

@@ -26,8 +26,8 @@ Commands:
   doctor    try what the environment allows and say what would be used
   version   print the version
 
-Without a command, in a CI that it knows (github, gitlab), layerwright builds what the
-CI's variables describe; a CI's name as the command, or LAYERWRIGHT_HOST, chooses
+Without a command, in a CI that it knows (github, gitlab, woodpecker, drone),
+layerwright builds what the CI's variables describe; a CI's name as the command, or LAYERWRIGHT_HOST, chooses
 one, and --print-settings shows what its variables come to.
 
 layerwright build --help lists the flags of a build. Exit codes: 0 done, 1 a

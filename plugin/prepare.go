@@ -44,6 +44,10 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	c := &checker{host: host}
 	s := c.read(values)
 	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}, logins: facts.Logins, authConfig: facts.AuthConfig}
+	p.Notices = append(p.Notices, facts.Notices...)
+	for _, name := range slices.Sorted(maps.Keys(facts.Problems)) {
+		c.add(name, "%w", facts.Problems[name])
+	}
 	r := &p.Request
 	r.Context, r.Dockerfile, r.Target = c.context(s.Context), s.File, s.Target
 	if core.IsRemote(r.Context) && s.File == "Dockerfile" {

@@ -95,6 +95,11 @@ type Facts struct {
 	// sets comes before both.
 	Logins     []Login
 	AuthConfig []byte
+	// Notices say what the host's settings come to, or that they have no
+	// effect; Problems are mistakes that only the adapter can see, such as
+	// JSON that is none, by the setting.
+	Notices  []string
+	Problems map[string]error
 }
 
 // Given is one value and where it is from.
