@@ -31,15 +31,16 @@ type Process struct {
 }
 
 // Run carries the plan out and shows it. The outcome has the error, if any; it
-// was shown already.
+// was shown already, and has no secret in it.
 func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	started := time.Now()
 	view := display.New(p.Format, proc.Stderr, display.Options{Verbosity: p.Verbosity, Color: proc.Color, Secrets: p.Secrets})
 	for _, n := range p.Notices {
 		view.Emit(core.Notice{Level: core.Info, Text: n, Time: time.Now()})
 	}
+	hide := display.NewRedactor(p.Secrets)
 	r := p.Request
-	r.Inside, r.Chosen, r.Progress = proc.Inside, proc.Chosen, both{view, proc.Watch}
+	r.Inside, r.Chosen, r.Progress = proc.Inside, proc.Chosen, both{view, proc.Watch, hide}
 	if r.Store == "" {
 		r.Store = proc.Store
 	}
@@ -57,7 +58,7 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	}
 	out.Took = time.Since(started)
 	view.Finish(out)
-	return out
+	return hide.Outcome(out)
 }
 
 // Files are the local outputs that the plan writes.
@@ -71,14 +72,18 @@ func (p *Plan) Files() (list []string) {
 	return list
 }
 
-// both hands events to two sinks, the second of which may be missing.
-type both struct{ view, watch core.Sink }
+// both hands events to two sinks, the second of which may be missing: the host's
+// own, which writes summaries and annotations and gets no secret.
+type both struct {
+	view, watch core.Sink
+	hide        *display.Redactor
+}
 
 // Emit implements core.Sink.
 func (b both) Emit(e core.Event) {
 	b.view.Emit(e)
 	if b.watch != nil {
-		b.watch.Emit(e)
+		b.watch.Emit(b.hide.Event(e))
 	}
 }
 

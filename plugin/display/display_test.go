@@ -288,3 +288,21 @@ func TestManyAtOnce(t *testing.T) {
 		require.NotContains(t, b.String(), "hunter22")
 	}
 }
+
+// A secret may stand in the name of a step: an instruction has the values of
+// build arguments in it.
+func TestNoSecretInWhatIsSaidOfSteps(t *testing.T) {
+	for _, format := range []Format{Plain, TTY, JSON} {
+		var out bytes.Buffer
+		v := New(format, &out, Options{Secrets: [][]byte{[]byte("planted")}, Size: func() (int, int) { return 80, 24 }})
+		s := core.Step{ID: "1", Number: 1, Name: "[1/1] RUN echo planted"}
+		v.Emit(core.Plan{Steps: []core.Step{s}})
+		v.Emit(core.Started{Step: s, Time: time.Now()})
+		v.Emit(core.Log{Step: s, Stream: 1, Data: []byte("said\n"), Time: time.Now()})
+		v.Emit(core.Transfer{ID: "t", Name: "pull planted", Time: time.Now(), Finished: true, Current: 1, Total: 1})
+		v.Emit(core.Done{Step: s, Time: time.Now()})
+		v.Finish(Outcome{ExplainCache: true, Result: &core.Result{Cache: []core.CachedStep{{Name: s.Name, Why: "planted", Details: []string{"planted"}}}}})
+		require.Contains(t, out.String(), "***")
+		require.NotContains(t, out.String(), "planted")
+	}
+}

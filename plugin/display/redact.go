@@ -138,25 +138,58 @@ func (m *masked) Emit(e core.Event) {
 	switch e := e.(type) {
 	case core.Log:
 		if data := m.take(e); len(data) > 0 {
-			e.Data = data
+			e.Step, e.Data = m.r.step(e.Step), data
 			m.View.Emit(e)
 		}
 		return
 	case core.Done:
 		for stream := 1; stream <= 2; stream++ {
 			if rest := m.rest(streamKey{e.Step.ID, stream}); len(rest) > 0 {
-				m.View.Emit(core.Log{Step: e.Step, Stream: stream, Data: rest, Time: e.Time})
+				m.View.Emit(core.Log{Step: m.r.step(e.Step), Stream: stream, Data: rest, Time: e.Time})
 			}
 		}
-		e.Err = m.r.Error(e.Err)
-		m.View.Emit(e)
-		return
-	case core.Notice:
-		e.Text = m.r.String(e.Text)
-		m.View.Emit(e)
-		return
 	}
-	m.View.Emit(e)
+	m.View.Emit(m.r.Event(e))
+}
+
+// Event returns e without secrets. The output of steps is masked as far as a
+// secret is in one piece: a View joins the pieces.
+func (r *Redactor) Event(e core.Event) core.Event {
+	if r == nil {
+		return e
+	}
+	switch e := e.(type) {
+	case core.Plan:
+		steps := make([]core.Step, len(e.Steps))
+		for i, s := range e.Steps {
+			steps[i] = r.step(s)
+		}
+		e.Steps = steps
+		return e
+	case core.Started:
+		e.Step = r.step(e.Step)
+		return e
+	case core.Log:
+		e.Step, e.Data = r.step(e.Step), r.Bytes(e.Data)
+		return e
+	case core.Done:
+		e.Step, e.Err = r.step(e.Step), r.Error(e.Err)
+		return e
+	case core.Transfer:
+		e.Name = r.String(e.Name)
+		return e
+	case core.Notice:
+		e.Text = r.String(e.Text)
+		return e
+	}
+	return e
+}
+
+// step masks a step's name: an instruction has the values of build arguments in
+// it, and of secrets where a Dockerfile or an argument repeats them.
+func (r *Redactor) step(s core.Step) core.Step {
+	s.Name = r.String(s.Name)
+	return s
 }
 
 func (m *masked) take(e core.Log) []byte {
@@ -177,7 +210,25 @@ func (m *masked) rest(key streamKey) []byte {
 	return b
 }
 
-func (m *masked) Finish(o Outcome) {
-	o.Err = m.r.Error(o.Err)
-	m.View.Finish(o)
+func (m *masked) Finish(o Outcome) { m.View.Finish(m.r.Outcome(o)) }
+
+// Outcome returns o without secrets in its error and in what it says of steps.
+func (r *Redactor) Outcome(o Outcome) Outcome {
+	if r == nil {
+		return o
+	}
+	o.Err = r.Error(o.Err)
+	if o.Result != nil {
+		result := *o.Result
+		result.Cache = slices.Clone(result.Cache)
+		for i, c := range result.Cache {
+			c.Name, c.Why, c.Details = r.String(c.Name), r.String(c.Why), slices.Clone(c.Details)
+			for j, d := range c.Details {
+				c.Details[j] = r.String(d)
+			}
+			result.Cache[i] = c
+		}
+		o.Result = &result
+	}
+	return o
 }
