@@ -242,7 +242,7 @@ func (b *build) layersOf(ctx context.Context, ref string, p ocispecs.Platform) (
 func (b *build) solve(ctx context.Context, res *frontend.Result, env *ops.Env) (out []solved, claims []solve.Claim, err error) {
 	opts := solve.Options{Resolve: env.Resolve, Progress: b.sink}
 	if b.cache != nil {
-		opts.Cache = b.cache
+		opts.Cache = spoken{b.cache, b.notice}
 	}
 	if claims, err = solve.Solve(ctx, res.Graph, opts); err != nil {
 		return nil, nil, err

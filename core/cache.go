@@ -26,6 +26,7 @@ import (
 	"github.com/layerwright/layerwright/core/internal/progress"
 	"github.com/layerwright/layerwright/core/internal/registry"
 	"github.com/layerwright/layerwright/core/internal/snapshot"
+	"github.com/layerwright/layerwright/core/internal/solve"
 	localsource "github.com/layerwright/layerwright/core/internal/source/local"
 )
 
@@ -254,6 +255,19 @@ func (b *build) wanted(g *graph.Graph) (wanted, final map[*graph.Vertex]bool) {
 	return wanted, final
 }
 
+// spoken is the cache with a word when the first look takes long: the build
+// context is hashed in it.
+type spoken struct {
+	solve.Cache
+	notice func(string)
+}
+
+// Known implements solve.Cache.
+func (s spoken) Known(ctx context.Context, vertices []*graph.Vertex) map[*graph.Vertex][]solve.Result {
+	defer patience(s.notice, "hashing the build context and looking for results in the cache")()
+	return s.Cache.Known(ctx, vertices)
+}
+
 // carryOut solves and exports. When a layer from the cache turns out to be
 // missing or broken, it is done again without that: a cache never fails a build.
 func (b *build) carryOut(ctx context.Context, res *frontend.Result) (*Result, error) {
@@ -305,7 +319,10 @@ func (b *build) attempt(ctx context.Context, res *frontend.Result) (*Result, err
 	steps := b.explain(ctx, res)
 	// Side by side: neither needs the other.
 	var saved sync.WaitGroup
-	saved.Go(func() { env.SaveCaches(ctx) })
+	saved.Go(func() {
+		defer patience(b.notice, "saving cache mounts")()
+		env.SaveCaches(ctx)
+	})
 	defer saved.Wait()
 	out, err := b.export(ctx, finished)
 	if out != nil {

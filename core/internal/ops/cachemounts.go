@@ -1,12 +1,15 @@
 package ops
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/moby/buildkit/solver/pb"
+
+	"github.com/layerwright/layerwright/core/internal/progress"
 )
 
 // CacheMounts keeps the directories of cache mounts between jobs. id is the name
@@ -53,11 +56,15 @@ func (e *Env) SaveCaches(ctx context.Context) {
 	var wg sync.WaitGroup
 	for id, name := range e.used.names {
 		wg.Go(func() {
-			limited, cancel := context.WithTimeout(ctx, lockPatience)
+			limited, cancel := context.WithTimeout(ctx, cmp.Or(e.lockPatience, lockPatience))
 			defer cancel()
 			dir, release, err := e.locks.acquire(limited, filepath.Join(e.Caches, id), pb.CacheSharingOpt_LOCKED)
 			if err != nil {
-				return // another build uses it, and will save it
+				if ctx.Err() == nil {
+					e.Progress.Emit(progress.Notice{Level: progress.Info, Time: time.Now(),
+						Text: "cache mount " + name + " is not saved by this build: another one uses it, and will save what both have changed"})
+				}
+				return
 			}
 			defer release()
 			e.CacheMounts.Save(ctx, id, name, dir)

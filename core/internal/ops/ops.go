@@ -70,6 +70,8 @@ type Env struct {
 
 	locks cacheLocks
 	used  usedCaches
+	// lockPatience is the constant of this name, for tests.
+	lockPatience time.Duration
 }
 
 // Resolve implements solve.Resolver.
