@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -186,8 +187,21 @@ func (l *local) Tag(_ context.Context, r *Record, tags []string) error {
 	return l.tag(d.d, tags)
 }
 
-// tag changes index.json: one writer at a time, readers see it whole.
-func (l *local) tag(d v1.Descriptor, tags []string) (err error) {
+func (l *local) tag(d v1.Descriptor, tags []string) error {
+	return l.update(func(idx *v1.IndexManifest) error {
+		idx.Manifests = slices.DeleteFunc(idx.Manifests, func(m v1.Descriptor) bool {
+			return slices.Contains(tags, m.Annotations[ocispecs.AnnotationRefName])
+		})
+		for _, t := range tags {
+			d.Annotations = map[string]string{ocispecs.AnnotationRefName: t}
+			idx.Manifests = append(idx.Manifests, d)
+		}
+		return l.writeIndex(idx)
+	})
+}
+
+// update changes index.json: one writer at a time, readers see it whole.
+func (l *local) update(change func(*v1.IndexManifest) error) error {
 	unlock, err := l.lock()
 	if err != nil {
 		return err
@@ -197,14 +211,7 @@ func (l *local) tag(d v1.Descriptor, tags []string) (err error) {
 	if err != nil {
 		return err
 	}
-	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(m v1.Descriptor) bool {
-		return slices.Contains(tags, m.Annotations[ocispecs.AnnotationRefName])
-	})
-	for _, t := range tags {
-		d.Annotations = map[string]string{ocispecs.AnnotationRefName: t}
-		idx.Manifests = append(idx.Manifests, d)
-	}
-	return l.writeIndex(idx)
+	return change(idx)
 }
 
 func (l *local) writeIndex(idx *v1.IndexManifest) error {
@@ -224,12 +231,13 @@ func (l *local) writeIndex(idx *v1.IndexManifest) error {
 	return nil
 }
 
-// lock keeps other writers away, of this and of other processes.
+// lock keeps other writers away, of this and of other processes. It is a lock on
+// the directory, as for package export, which may write an image to the same one.
 func (l *local) lock() (unlock func(), err error) {
 	if err := os.MkdirAll(l.dir, 0o755); err != nil {
 		return nil, l.fail("write", err)
 	}
-	f, err := os.OpenFile(filepath.Join(l.dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.Open(l.dir)
 	if err != nil {
 		return nil, l.fail("lock", err)
 	}
@@ -258,57 +266,65 @@ func (l *local) tags(context.Context) ([]string, error) {
 // remove takes an entry out of the index and removes the blobs that no other
 // manifest needs.
 func (l *local) remove(ctx context.Context, e Entry) error {
-	unlock, err := l.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	idx, err := l.index()
-	if err != nil {
-		return err
-	}
-	idx.Manifests = slices.DeleteFunc(idx.Manifests, func(m v1.Descriptor) bool { return m.Digest == e.Digest })
-	gone, err := l.blobsOf(e.Digest)
-	if err != nil {
-		return err
-	}
-	for _, m := range idx.Manifests {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		kept, err := l.blobsOf(m.Digest)
+	return l.update(func(idx *v1.IndexManifest) error {
+		idx.Manifests = slices.DeleteFunc(idx.Manifests, func(m v1.Descriptor) bool { return m.Digest == e.Digest })
+		gone, err := l.blobsOf(e.Digest)
 		if err != nil {
-			return err // better too much than too little is left
+			return err
 		}
-		for d := range kept {
-			delete(gone, d)
+		for _, m := range idx.Manifests {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			kept, err := l.blobsOf(m.Digest)
+			if err != nil {
+				return err // better too much than too little is left
+			}
+			for d := range kept {
+				delete(gone, d)
+			}
 		}
-	}
-	if err := l.writeIndex(idx); err != nil {
-		return err
-	}
-	for d := range gone {
-		if err := os.Remove(filepath.Join(l.dir, "blobs", d.Algorithm, d.Hex)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return l.fail("remove", err)
+		if err := l.writeIndex(idx); err != nil {
+			return err
 		}
-	}
-	return nil
+		for d := range gone {
+			if err := os.Remove(filepath.Join(l.dir, "blobs", d.Algorithm, d.Hex)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return l.fail("remove", err)
+			}
+		}
+		return nil
+	})
 }
 
-// blobsOf are a manifest's own blob, its configuration and its layers.
+// blobsOf are a manifest's own blob, its configuration and its layers; of an
+// index, as an image for several platforms has beside the records, those of all
+// its manifests.
 func (l *local) blobsOf(manifest v1.Hash) (map[v1.Hash]bool, error) {
-	f, err := os.Open(filepath.Join(l.dir, "blobs", manifest.Algorithm, manifest.Hex))
+	raw, err := os.ReadFile(filepath.Join(l.dir, "blobs", manifest.Algorithm, manifest.Hex))
 	if err != nil {
 		return nil, l.fail("read", err)
 	}
-	defer f.Close()
-	m, err := v1.ParseManifest(f)
-	if err != nil {
+	var m struct {
+		Config    v1.Descriptor
+		Layers    []v1.Descriptor
+		Manifests []v1.Descriptor
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
 		return nil, l.fail("read", err)
 	}
 	out := map[v1.Hash]bool{manifest: true, m.Config.Digest: true}
 	for _, y := range m.Layers {
 		out[y.Digest] = true
+	}
+	for _, part := range m.Manifests {
+		if out[part.Digest] {
+			continue
+		}
+		of, err := l.blobsOf(part.Digest)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(out, of)
 	}
 	return out, nil
 }

@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"os"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/layerwright/layerwright/core/internal/commit"
@@ -117,6 +120,31 @@ func TestADistrustedLayerMakesItsRecordsMisses(t *testing.T) {
 	require.Nil(t, c.find(t.Context(), "lw1-b"))
 	_, again = c.Distrust(&BrokenError{Layer: digest})
 	require.False(t, again)
+}
+
+// TestPruneLeavesImagesInTheSameLayoutWhole: an image for several platforms is an
+// index, whose manifests may share blobs with records.
+func TestPruneLeavesImagesInTheSameLayoutWhole(t *testing.T) {
+	repo, dir := newLayout(t)
+	shared, alone := put(t, repo, "shared", then, "lw1-a"), put(t, repo, "alone", then, "lw1-b")
+	l := repo.(*local)
+	idx, err := l.index()
+	require.NoError(t, err)
+	raw, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: idx.Manifests[:1]})
+	require.NoError(t, err)
+	digest, size, err := v1.SHA256(bytes.NewReader(raw))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "blobs", "sha256", digest.Hex), raw, 0o644))
+	require.NoError(t, l.tag(v1.Descriptor{MediaType: types.OCIImageIndex, Digest: digest, Size: size}, []string{"image"}))
+	for _, m := range idx.Manifests {
+		require.NoError(t, l.remove(t.Context(), Entry{Digest: m.Digest}))
+	}
+	for layer, kept := range map[v1.Layer]bool{shared: true, alone: false} {
+		d, err := layer.Digest()
+		require.NoError(t, err)
+		_, err = os.Stat(filepath.Join(dir, "blobs", "sha256", d.Hex))
+		require.Equal(t, kept, err == nil)
+	}
 }
 
 func TestAnExpiredRecordIsAMiss(t *testing.T) {
