@@ -24,6 +24,7 @@ Commands:
   cache     list or prune what builds keep in a cache repository
   warmer    fetch base images into a directory that builds share
   doctor    try what the environment allows and say what would be used
+  login     keep a login at a registry, after it was tried; logout removes it
   version   print the version
 
 layerwright build --help lists the flags of a build. Exit codes: 0 done, 1 a
@@ -49,7 +50,7 @@ func (p *process) command() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), rootHelp) })
 	root.SetHelpCommand(p.helpCommand(root))
-	root.AddCommand(p.buildCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.versionCommand())
+	root.AddCommand(p.buildCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.loginCommand(), p.logoutCommand(), p.versionCommand())
 	return root
 }
 
@@ -98,7 +99,7 @@ func usage(format string, args ...any) *core.Error {
 func unknownCommand(name string) error {
 	err := usage("unknown command %q", name)
 	err.Remedy = "layerwright --help lists the commands."
-	if near := nearest(name, []string{"build", "cache", "warmer", "doctor", "version", "help"}); near != "" {
+	if near := nearest(name, []string{"build", "cache", "warmer", "doctor", "login", "logout", "version", "help"}); near != "" {
 		err.Remedy = "Did you mean layerwright " + near + "?"
 	}
 	return err

@@ -1,0 +1,169 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/layerwright/layerwright/core/internal/credentials"
+	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/netrc"
+	"github.com/layerwright/layerwright/core/internal/registry"
+)
+
+// CredentialHelpers are the names of the built-in credential helpers, in the
+// order in which they are asked.
+func CredentialHelpers() []string { return credentials.Helpers() }
+
+// options are what package registry makes a client of.
+func (r Registry) options() registry.Options {
+	o := registry.Options{
+		Insecure: r.Insecure, InsecurePull: r.InsecurePull, InsecureRegistries: r.InsecureRegistries,
+		SkipTLSVerify: r.SkipTLSVerify, SkipTLSVerifyPull: r.SkipTLSVerifyPull, SkipTLSVerifyRegistries: r.SkipTLSVerifyRegistries,
+		Certificates: r.Certificates, Mirrors: r.Mirrors, Maps: r.Maps, NoFallback: r.NoFallback,
+		IgnoreImmutableTags: r.IgnoreImmutableTags, Environment: r.Environment,
+		CredentialFiles: r.CredentialFiles, CredentialHelpers: r.CredentialHelpers,
+		PullRetries: r.PullRetries, PushRetries: r.PushRetries,
+	}
+	for _, c := range r.Credentials {
+		o.Logins = append(o.Logins, credentials.Explicit{For: c.Host,
+			Login: credentials.Login{Username: c.Username, Password: c.Password, RegistryToken: c.Token, IdentityToken: c.IdentityToken}})
+	}
+	if len(r.ClientCertificates) > 0 {
+		o.ClientCertificates = map[string]registry.KeyPair{}
+		for host, c := range r.ClientCertificates {
+			o.ClientCertificates[host] = registry.KeyPair(c)
+		}
+	}
+	return o
+}
+
+func (b *build) registryOptions() registry.Options {
+	o := b.req.Registry.options()
+	o.Outside, o.Progress = b.machine.outside, b.sink
+	// What holds for pushing holds for the cache's repositories, which are
+	// read, too.
+	var cached []string
+	for _, repo := range append([]string{b.req.Cache.Repo}, b.req.Cache.From...) {
+		if host, err := registry.Domain(repo); err == nil && repo != "" && !strings.HasPrefix(repo, "oci:") {
+			cached = append(cached, host)
+		}
+	}
+	if o.Insecure {
+		o.InsecureRegistries = append(slices.Clone(o.InsecureRegistries), cached...)
+	}
+	if o.SkipTLSVerify {
+		o.SkipTLSVerifyRegistries = append(slices.Clone(o.SkipTLSVerifyRegistries), cached...)
+	}
+	return o
+}
+
+// checkPush finds out, before anything runs, whether pushing is allowed to the
+// destinations and to the cache repository that is written. That the latter
+// cannot be reached at all is no error: a cache never fails a build.
+func (b *build) checkPush(ctx context.Context) error {
+	if b.req.Registry.SkipPushCheck {
+		return nil
+	}
+	if b.push != nil {
+		if err := b.push.Check(ctx); err != nil {
+			return err
+		}
+	}
+	repo := b.req.Cache.Repo
+	if repo == "" || b.req.Cache.NoPush || strings.HasPrefix(repo, "oci:") {
+		return nil
+	}
+	p, err := b.client.Pusher(repo)
+	if err != nil {
+		return err
+	}
+	if err := p.Check(ctx); errors.Is(err, registry.ErrDenied) {
+		if f, ok := fault.As(err); ok {
+			return f.With(strings.TrimSpace(f.Remedy + " This is the cache repository (--cache-repo): --no-push-cache only reads it."))
+		}
+		return err
+	}
+	return ctx.Err()
+}
+
+// proxyArguments adds the build arguments for proxies that config.json has, as
+// docker build does, to those that were given.
+func (b *build) proxyArguments() {
+	args, from := b.client.Proxies()
+	given := b.req.BuildArgs
+	maps.DeleteFunc(args, func(k, _ string) bool { _, ok := given[k]; return ok })
+	if len(args) == 0 {
+		return
+	}
+	maps.Copy(args, given)
+	b.req.BuildArgs = args
+	b.notice("steps get the proxies of " + from + " (proxies.default), as with docker build")
+}
+
+// openTransport prepares what reaches files and git repositories by URL: with
+// the proxies of the job's variables and the logins of its .netrc. It reads
+// files of the job.
+func (b *build) openTransport() error {
+	t, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return errors.New("http.DefaultTransport is not what it was")
+	}
+	t = t.Clone()
+	t.Proxy = registry.Proxy(b.req.Registry.Environment)
+	logins, err := netrc.Load(b.req.Registry.Environment)
+	if err != nil {
+		return fault.New(fault.Usage, "%w", err).With("Make the file readable for this user, or point NETRC to another one.")
+	}
+	b.web = logins.Transport(t)
+	return nil
+}
+
+// Look is one source that was asked for a login.
+type Look struct {
+	Source, Answer string
+	Used, Exists   bool
+}
+
+// RegistryReport says how a registry would be logged in at.
+type RegistryReport struct {
+	// Name is what was asked for, Host the registry that it means.
+	Name, Host string
+	// Looked are the sources in order, up to the one that had a login; Source
+	// is that one, empty where there is none.
+	Looked []Look
+	Source string
+	// Err is why there is no login, or what the registry says to it.
+	Err error
+}
+
+// DoctorRegistry says which source of logins would be used for a name, "host" or
+// "host/path", and tries it. No part of it has a secret.
+func DoctorRegistry(ctx context.Context, text string, r Registry) (RegistryReport, error) {
+	out := RegistryReport{Name: text}
+	client, err := registry.New(r.options())
+	if err != nil {
+		return out, err
+	}
+	if out.Host, err = registry.Registry(text); err != nil {
+		return out, err
+	}
+	found, _ := client.Search(ctx, text) // Login meets the same error
+	for _, l := range found.Looked {
+		out.Looked = append(out.Looked, Look{Source: l.Source, Answer: l.Answer, Used: l.Used, Exists: l.Exists || l.Trouble})
+	}
+	out.Source = found.Source
+	out.Err = client.Login(ctx, text)
+	return out, nil
+}
+
+// ForPulling has what is allowed for pushing be allowed for pulling, too: for
+// commands to which the difference means nothing.
+func (r Registry) ForPulling() Registry {
+	r.InsecurePull = r.InsecurePull || r.Insecure
+	r.SkipTLSVerifyPull = r.SkipTLSVerifyPull || r.SkipTLSVerify
+	return r
+}
