@@ -160,10 +160,11 @@ func DoctorRegistry(ctx context.Context, text string, r Registry) (RegistryRepor
 	return out, nil
 }
 
-// ForPulling has what is allowed for pushing be allowed for pulling, too: for
-// commands to which the difference means nothing.
-func (r Registry) ForPulling() Registry {
-	r.InsecurePull = r.InsecurePull || r.Insecure
-	r.SkipTLSVerifyPull = r.SkipTLSVerifyPull || r.SkipTLSVerify
+// Everywhere has what is allowed for pushing or for pulling be allowed for both:
+// for commands to which the difference means nothing.
+func (r Registry) Everywhere() Registry {
+	r.Insecure = r.Insecure || r.InsecurePull
+	r.SkipTLSVerify = r.SkipTLSVerify || r.SkipTLSVerifyPull
+	r.InsecurePull, r.SkipTLSVerifyPull = r.Insecure, r.SkipTLSVerify
 	return r
 }

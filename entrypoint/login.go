@@ -32,7 +32,7 @@ func (p *process) loginCommand() *cobra.Command {
 	c := &cobra.Command{Use: "login [REGISTRY]", Args: atMostOneRegistry, RunE: func(c *cobra.Command, args []string) error {
 		f.given(c)
 		check := &checker{}
-		r := f.registrySettings(check, p.env).ForPulling()
+		r := f.registrySettings(check, p.env).Everywhere()
 		switch {
 		case user == "":
 			check.add("--username is missing")

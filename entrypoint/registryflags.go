@@ -158,7 +158,7 @@ func splitSecrets(given []string) (secrets, files []string) {
 // doctorRegistry is "layerwright doctor --registry NAME".
 func (p *process) doctorRegistry(c *cobra.Command, f *flags, name string) error {
 	check := &checker{}
-	r := f.registrySettings(check, p.env).ForPulling()
+	r := f.registrySettings(check, p.env).Everywhere()
 	if err := check.err(); err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (p *process) warmerCommand() *cobra.Command {
 		check := &checker{}
 		r.Platforms = splitPlatforms(check, f.platforms)
 		f.given(c)
-		r.Registry = f.registrySettings(check, p.env).ForPulling()
+		r.Registry = f.registrySettings(check, p.env).Everywhere()
 		r.BuildArgs = buildArgs(check, f.buildArgs, p.env)
 		if len(r.Images) == 0 && len(r.Dockerfiles) == 0 {
 			check.add("no image: give --image IMAGE or --dockerfile FILE")

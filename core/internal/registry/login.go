@@ -17,13 +17,17 @@ import (
 // path may be empty. A word alone is an image of Docker Hub's, as with docker,
 // unless it has a dot or a port, or is localhost.
 func place(text string) (repository, error) {
+	bare := strings.TrimPrefix(strings.TrimPrefix(text, "https://"), "http://")
+	if host, _, _ := strings.Cut(bare, "/"); strings.Contains(host, "@") && !strings.Contains(host, "@sha256:") {
+		return repository{}, fault.New(fault.Usage, "the name of a registry holds no user and no password").With("Write the host alone: registry.example.")
+	}
 	host := credentials.Normal(text)
 	if !strings.Contains(host, "/") && (strings.ContainsAny(host, ".:") || host == "localhost") {
 		if _, err := name.NewRegistry(host); err == nil {
 			return repository{host: host}, nil
 		}
 	}
-	_, repo, err := parse(strings.TrimPrefix(strings.TrimPrefix(text, "https://"), "http://"))
+	_, repo, err := parse(bare)
 	return repo.normal(), err
 }
 
@@ -41,16 +45,16 @@ func Registry(text string) (string, error) {
 
 // ping logs in at the registry without asking for any right: does it take the
 // login at all?
-func (c *Client) ping(ctx context.Context, repo repository) error {
+func (c *Client) ping(ctx context.Context, repo repository, push bool) error {
 	var nopts []name.Option
-	if c.plain(repo, false) || c.plain(repo, true) {
+	if c.plain(repo, push) {
 		nopts = append(nopts, name.Insecure)
 	}
 	reg, err := name.NewRegistry(repo.apiHost(), nopts...)
 	if err != nil {
 		return fault.New(fault.User, "registry %s: %w", repo.host, err).With("A registry is written as registry.example or registry.example:5000.")
 	}
-	rt, err := transport.NewWithContext(ctx, reg, c.keys.credential(repo), c.base(true), nil)
+	rt, err := transport.NewWithContext(ctx, reg, c.keys.credential(repo), c.base(push), nil)
 	if err != nil {
 		return err
 	}
@@ -67,7 +71,7 @@ func (c *Client) ping(ctx context.Context, repo repository) error {
 }
 
 // Login finds out whether a registry, "host" or "host/path", takes the login
-// that was found for it. The error is one that a person can act on.
+// that was found for it, as for pulling. The error is one that a person can act on.
 func (c *Client) Login(ctx context.Context, text string) error {
 	repo, err := place(text)
 	if err != nil {
@@ -77,7 +81,7 @@ func (c *Client) Login(ctx context.Context, text string) error {
 	if _, err := s.cred.AuthorizationContext(ctx); err != nil {
 		return c.fail(ctx, s, "read credentials", err)
 	}
-	return c.fail(ctx, s, "log in", c.ping(ctx, repo))
+	return c.fail(ctx, s, "log in", c.ping(ctx, repo, false))
 }
 
 // Search says which sources were asked for a login for "host" or "host/path", in
@@ -105,7 +109,7 @@ const (
 
 // judge asks the registry whether it takes the login at all.
 func (c *Client) judge(ctx context.Context, s *session) verdict {
-	err := c.ping(ctx, s.repo)
+	err := c.ping(ctx, s.repo, s.push)
 	var status *transport.Error
 	switch {
 	case err == nil:
