@@ -199,17 +199,19 @@ func (b *build) openRegistry(ctx context.Context) error {
 	}
 	b.source = imagesource.New(ctx, imagesource.Options{Dir: blobs, Kept: kept, Progress: b.sink})
 	b.atEnd(func() error { b.source.Close(); return nil })
-	if err := b.openCache(); err != nil {
-		return err
+	if len(b.req.Outputs.Destinations) > 0 && !b.req.Outputs.NoPush {
+		b.push, err = export.NewPush(ctx, b.client, b.req.Outputs.Destinations)
 	}
-	if len(b.req.Outputs.Destinations) == 0 || b.req.Outputs.NoPush {
-		return b.checkPush(ctx)
+	if err == nil {
+		err = b.checkPush(ctx)
 	}
-	if b.push, err = export.NewPush(ctx, b.client, b.req.Outputs.Destinations); err != nil {
-		return err
+	if err == nil {
+		err = b.openCache()
 	}
-	b.atEnd(func() error { b.push.Close(); return nil })
-	return b.checkPush(ctx)
+	if b.push != nil { // ends before the cache does
+		b.atEnd(func() error { b.push.Close(); return nil })
+	}
+	return err
 }
 
 // ResolveImage implements frontend.Resolver.

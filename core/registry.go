@@ -3,10 +3,12 @@ package core
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/layerwright/layerwright/core/internal/credentials"
 	"github.com/layerwright/layerwright/core/internal/fault"
@@ -62,32 +64,29 @@ func (b *build) registryOptions() registry.Options {
 }
 
 // checkPush finds out, before anything runs, whether pushing is allowed to the
-// destinations and to the cache repository that is written. That the latter
-// cannot be reached at all is no error: a cache never fails a build.
+// destinations and to the cache repository that is written. A cache never fails
+// a build: where it may not be written it is only read, which is said at once.
 func (b *build) checkPush(ctx context.Context) error {
 	if b.req.Registry.SkipPushCheck {
 		return nil
 	}
+	var cached error
+	var both sync.WaitGroup
+	if c := b.req.Cache; c.Repo != "" && !c.NoPush && !strings.HasPrefix(c.Repo, "oci:") {
+		if p, err := b.client.Pusher(c.Repo); err == nil { // else openCache says it
+			both.Go(func() { cached = p.Check(ctx) })
+		}
+	}
+	var err error
 	if b.push != nil {
-		if err := b.push.Check(ctx); err != nil {
-			return err
-		}
+		err = b.push.Check(ctx)
 	}
-	repo := b.req.Cache.Repo
-	if repo == "" || b.req.Cache.NoPush || strings.HasPrefix(repo, "oci:") {
-		return nil
+	both.Wait()
+	if err == nil && errors.Is(cached, registry.ErrDenied) {
+		b.req.Cache.NoPush = true
+		b.warn(fmt.Sprintf("the cache in %s is only read: %v", b.req.Cache.Repo, cached))
 	}
-	p, err := b.client.Pusher(repo)
-	if err != nil {
-		return err
-	}
-	if err := p.Check(ctx); errors.Is(err, registry.ErrDenied) {
-		if f, ok := fault.As(err); ok {
-			return f.With(strings.TrimSpace(f.Remedy + " This is the cache repository (--cache-repo): --no-push-cache only reads it."))
-		}
-		return err
-	}
-	return ctx.Err()
+	return err
 }
 
 // proxyArguments adds the build arguments for proxies that config.json has, as

@@ -41,24 +41,25 @@ func restricted(t *testing.T) (host string) {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// TestPushIsCheckedBeforeAnythingRuns: for each destination and for the cache
-// repository that is written, unless that is not wanted.
+// TestPushIsCheckedBeforeAnythingRuns: for each destination, which is an error,
+// and for the cache repository that is written, which is then only read.
 func TestPushIsCheckedBeforeAnythingRuns(t *testing.T) {
 	needs.Root(t)
 	host := restricted(t)
 	for name, c := range map[string]struct {
 		change func(r *Request)
-		says   string
+		says   string // as an error
+		warns  string
 	}{
-		"all is allowed":             {func(r *Request) { r.Cache.Repo = host + "/open/cache" }, ""},
-		"one destination is not":     {func(r *Request) { r.Outputs.Destinations = append(r.Outputs.Destinations, host+"/closed/app:1") }, "may not push to " + host + "/closed/app"},
-		"the cache is not":           {func(r *Request) { r.Cache.Repo = host + "/closed/cache" }, "may not push to " + host + "/closed/cache"},
-		"the cache is only read":     {func(r *Request) { r.Cache.Repo, r.Cache.NoPush = host+"/closed/cache", true }, ""},
-		"the cache is not there":     {func(r *Request) { r.Cache.Repo = "127.0.0.1:1/cache" }, ""},
-		"the check is not wanted":    {func(r *Request) { r.Cache.Repo, r.Registry.SkipPushCheck = host+"/closed/cache", true }, ""},
-		"nothing but the cache":      {func(r *Request) { r.Cache.Repo, r.Outputs = host+"/closed/cache", Outputs{} }, "may not push to " + host + "/closed/cache"},
-		"a login that is not one":    {func(r *Request) { r.Registry.Credentials[0].Password = "planted-wrong" }, "the login is refused"},
-		"a destination without push": {func(r *Request) { r.Outputs.Destinations, r.Outputs.NoPush = []string{host + "/closed/app:1"}, true }, ""},
+		"all is allowed":             {func(r *Request) { r.Cache.Repo = host + "/open/cache" }, "", ""},
+		"one destination is not":     {func(r *Request) { r.Outputs.Destinations = append(r.Outputs.Destinations, host+"/closed/app:1") }, "may not push to " + host + "/closed/app", ""},
+		"the cache is not":           {func(r *Request) { r.Cache.Repo = host + "/closed/cache" }, "", "may not push to " + host + "/closed/cache"},
+		"the cache is only read":     {func(r *Request) { r.Cache.Repo, r.Cache.NoPush = host+"/closed/cache", true }, "", ""},
+		"the cache is not there":     {func(r *Request) { r.Cache.Repo = "127.0.0.1:1/cache" }, "", ""},
+		"the check is not wanted":    {func(r *Request) { r.Cache.Repo, r.Registry.SkipPushCheck = host+"/closed/cache", true }, "", ""},
+		"nothing but the cache":      {func(r *Request) { r.Cache.Repo, r.Outputs = host+"/closed/cache", Outputs{} }, "", "may not push to " + host + "/closed/cache"},
+		"a login that is not one":    {func(r *Request) { r.Registry.Credentials[0].Password = "planted-wrong" }, "the login is refused", ""},
+		"a destination without push": {func(r *Request) { r.Outputs.Destinations, r.Outputs.NoPush = []string{host + "/closed/app:1"}, true }, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -73,33 +74,39 @@ func TestPushIsCheckedBeforeAnythingRuns(t *testing.T) {
 			if c.says == "" {
 				require.NoError(t, err)
 				require.True(t, events.started)
+				require.Equal(t, c.warns != "", strings.Contains(events.warned, "is only read: push to "), events.warned)
+				require.Contains(t, events.warned, c.warns)
+				require.NotContains(t, events.warned, "planted")
 				return
 			}
 			require.ErrorContains(t, err, c.says)
 			f, ok := fault.As(err)
 			require.True(t, ok)
 			require.Equal(t, fault.Registry, f.Kind)
-			if strings.Contains(c.says, "cache") {
-				require.Contains(t, f.Remedy, "--no-push-cache")
-			}
 			require.False(t, events.started, "nothing has run")
 			require.NotContains(t, err.Error()+f.Remedy, "planted")
 		})
 	}
 }
 
-// eventList notes whether a step has begun.
+// eventList notes whether a step has begun, and warnings before that.
 type eventList struct {
 	mu      sync.Mutex
 	started bool
+	warned  string
 }
 
 // Emit implements Sink.
 func (l *eventList) Emit(e progress.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := e.(progress.Started); ok {
+	switch e := e.(type) {
+	case progress.Started:
 		l.started = true
+	case progress.Notice:
+		if e.Level == progress.Warning && !l.started {
+			l.warned += e.Text + "\n"
+		}
 	}
 }
 
