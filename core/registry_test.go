@@ -132,6 +132,17 @@ func TestANetrcOpensURLs(t *testing.T) {
 	require.ErrorContains(t, err, "401")
 }
 
+func TestANetrcOpensGitRepositories(t *testing.T) {
+	url, _ := serveGit(t, "Basic dTpwbGFudGVkLXBhc3N3b3Jk", map[string]string{"Dockerfile": "FROM scratch\nCOPY f /\n", "f": "f"})
+	file := filepath.Join(t.TempDir(), "logins")
+	require.NoError(t, os.WriteFile(file, []byte("machine 127.0.0.1\nlogin u\npassword planted-password\n"), 0o600))
+	files, err := buildFiles(t, Request{Context: url + "#main", Registry: Registry{Environment: map[string]string{"NETRC": file}}})
+	require.NoError(t, err)
+	require.Equal(t, "f", files["f"])
+	_, err = buildFiles(t, Request{Context: url + "#main", Registry: Registry{Environment: map[string]string{"HOME": t.TempDir()}}})
+	require.ErrorContains(t, err, "authentication is required")
+}
+
 // TestURLsGoThroughTheProxyOfTheVariables and not of the process.
 func TestURLsGoThroughTheProxyOfTheVariables(t *testing.T) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "through the proxy to "+r.Host) }))

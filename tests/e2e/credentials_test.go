@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -47,6 +48,17 @@ func TestCredentialsInAJob(t *testing.T) {
 			got := run(t, jobCommand(t.Context(), t, w.docker, dir, append([]string{"doctor", "--registry", locked.Addr}, credentialsFlag(w.args)...)...))
 			require.Equal(t, 0, got.code, got.output)
 			require.Contains(t, got.output, "The registry takes it.")
+			require.NotContains(t, got.output, lockedPassword)
+		})
+	}
+
+	for name, mode := range hostModes { // the program may start itself again there
+		t.Run("on a machine, "+name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), parts.Binary(t), append([]string{"build", "--log-format", "plain", "--context", dir, "--dockerfile", filepath.Join(dir, "second"),
+				"--destination", locked.Addr + "/app:" + name, "--store", filepath.Join(t.TempDir(), "store")}, mode...)...)
+			cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+conf)
+			got := run(t, cmd)
+			require.Equal(t, 0, got.code, got.output)
 			require.NotContains(t, got.output, lockedPassword)
 		})
 	}

@@ -202,7 +202,9 @@ func TestACloudsRegistryThroughAProxy(t *testing.T) {
 		}
 	})
 	push(t, c, platformImage(t, amd64), host+"/team/app:1")
+	l.mu.Lock()
 	require.True(t, l.hosts[host])
+	l.mu.Unlock()
 	f, err := c.Search(t.Context(), host)
 	require.NoError(t, err)
 	require.Contains(t, f.Source, "Amazon ECR")
