@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -144,4 +145,21 @@ func TestDoctorSaysWhereAConfigurationIsMalformed(t *testing.T) {
 	require.Equal(t, 3, code)
 	require.Contains(t, out, "the variable DOCKER_CONFIG: line 2, column 13")
 	require.Contains(t, out, "docker login writes it")
+}
+
+// TestEveryCommandThatSpeaksToRegistriesHasTheirFlags: what is reached by a build
+// must be by the others.
+func TestEveryCommandThatSpeaksToRegistriesHasTheirFlags(t *testing.T) {
+	p := &process{}
+	push := []string{"push-retry", "push-ignore-immutable-tag-errors", "skip-push-permission-check"}
+	for _, args := range [][]string{{"build"}, {"warmer"}, {"cache", "ls"}, {"cache", "prune"}, {"doctor"}, {"login"}} {
+		c, rest, err := p.command().Find(args)
+		require.NoError(t, err)
+		require.Empty(t, rest)
+		for _, name := range append(slices.Clone(registryGroup.names), registryGroup.more...) {
+			if args[0] == "build" || !slices.Contains(push, name) {
+				require.NotNil(t, c.Flags().Lookup(name), "%v --%s", args, name)
+			}
+		}
+	}
 }

@@ -48,7 +48,7 @@ func (z *acr) find(ctx context.Context, at Place) (answer, error) {
 		return failed(z.name()+", with "+from, err), nil
 	}
 	if access == "" {
-		return answer{note: "there is no service principal (AZURE_CLIENT_ID and AZURE_CLIENT_SECRET), no federated token (AZURE_FEDERATED_TOKEN_FILE), no managed identity"}, nil
+		return answer{there: true, note: "finds no service principal (AZURE_CLIENT_ID and AZURE_CLIENT_SECRET), no federated token (AZURE_FEDERATED_TOKEN_FILE), no managed identity"}, nil
 	}
 	label := z.name() + ", with " + from
 	form := url.Values{"grant_type": {"access_token"}, "service": {host}, "access_token": {access}}

@@ -182,6 +182,7 @@ func TestECRWithoutKeysOrWithWrongOnes(t *testing.T) {
 	f := c.find(map[string]string{}, ecrTest)
 	require.Empty(t, f.Source)
 	require.Empty(t, trouble(f))
+	require.Contains(t, fmt.Sprintf("%+v", f.Looked), "Answer:finds no AWS credentials: no AWS_ACCESS_KEY_ID, no web identity, no profile, no metadata server Used:false Exists:true")
 	c.ecrAnswers("GOOD")
 	f = c.find(map[string]string{"AWS_ACCESS_KEY_ID": "BAD", "AWS_SECRET_ACCESS_KEY": "planted-secret"}, ecrTest)
 	require.Empty(t, f.Source)

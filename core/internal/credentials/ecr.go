@@ -72,7 +72,7 @@ func (e *ecr) find(ctx context.Context, at Place) (answer, error) {
 		return failed(e.name(), err), nil
 	}
 	if keys == nil {
-		return answer{note: "there are no AWS credentials: no AWS_ACCESS_KEY_ID, no web identity, no profile, no metadata server"}, nil
+		return answer{there: true, note: "finds no AWS credentials: no AWS_ACCESS_KEY_ID, no web identity, no profile, no metadata server"}, nil
 	}
 	label := e.name() + ", with " + keys.from
 	token, expires, err := e.token(ctx, a, t, keys)

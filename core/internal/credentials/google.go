@@ -57,7 +57,7 @@ func (g *google) find(ctx context.Context, at Place) (answer, error) {
 	err = g.get(ctx, g.direct, "http://"+host+"/computeMetadata/v1/instance/service-accounts/default/token?scopes="+googleScope,
 		map[string]string{"Metadata-Flavor": "Google"}, &t)
 	if err != nil || t.Token == "" {
-		return answer{note: "GOOGLE_APPLICATION_CREDENTIALS is not set, there is no application_default_credentials.json, and no metadata server gives a token"}, nil //nolint:nilerr // not in Google's cloud
+		return answer{there: true, note: "finds no GOOGLE_APPLICATION_CREDENTIALS, no application_default_credentials.json and no metadata server"}, nil //nolint:nilerr // not in Google's cloud
 	}
 	return googleAnswer(label, t.Token, time.Now().Add(time.Duration(t.Expires)*time.Second)), nil
 }
