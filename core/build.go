@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -49,6 +50,7 @@ func Build(ctx context.Context, req Request) (_ *Result, err error) {
 	if err := b.open(ctx); err != nil {
 		return nil, err
 	}
+	b.proxyArguments()
 	res, err := frontend.Run(ctx, b.frontendRequest(), b)
 	b.closeViews()
 	if err != nil {
@@ -82,6 +84,7 @@ type build struct {
 	client *registry.Client
 	source *imagesource.Source
 	git    *git.Source
+	web    http.RoundTripper
 	push   *export.Push
 	trees  snapshot.Store
 	cache  *cache.Cache
@@ -164,7 +167,7 @@ func (b *build) open(ctx context.Context) (err error) {
 	}
 	b.atEnd(b.machine.sandbox.Close)
 	// Isolation inplace may have made directories anew: handles come after.
-	if err := b.machine.outside(func() error { return errors.Join(b.openHandles(), b.openAgents(ctx)) }); err != nil {
+	if err := b.machine.outside(func() error { return errors.Join(b.openHandles(), b.openAgents(ctx), b.openTransport()) }); err != nil {
 		return err
 	}
 	b.notice(b.machine.describe())
@@ -179,13 +182,6 @@ func (b *build) open(ctx context.Context) (err error) {
 		return err
 	}
 	return b.openRegistry(ctx)
-}
-
-func (b *build) registryOptions() registry.Options {
-	r := b.req.Registry
-	return registry.Options{Insecure: r.Insecure, InsecureRegistries: r.InsecureRegistries, SkipTLSVerify: r.SkipTLSVerify,
-		SkipTLSVerifyRegistries: r.SkipTLSVerifyRegistries, Mirrors: r.Mirrors, ConfigDir: r.DockerConfig,
-		PullRetries: r.PullRetries, PushRetries: r.PushRetries, Outside: b.machine.outside, Progress: b.sink}
 }
 
 func (b *build) openRegistry(ctx context.Context) error {
@@ -203,17 +199,19 @@ func (b *build) openRegistry(ctx context.Context) error {
 	}
 	b.source = imagesource.New(ctx, imagesource.Options{Dir: blobs, Kept: kept, Progress: b.sink})
 	b.atEnd(func() error { b.source.Close(); return nil })
-	if err := b.openCache(); err != nil {
-		return err
+	if len(b.req.Outputs.Destinations) > 0 && !b.req.Outputs.NoPush {
+		b.push, err = export.NewPush(ctx, b.client, b.req.Outputs.Destinations)
 	}
-	if len(b.req.Outputs.Destinations) == 0 || b.req.Outputs.NoPush {
-		return nil
+	if err == nil {
+		err = b.checkPush(ctx)
 	}
-	if b.push, err = export.NewPush(ctx, b.client, b.req.Outputs.Destinations); err != nil {
-		return err
+	if err == nil {
+		err = b.openCache()
 	}
-	b.atEnd(func() error { b.push.Close(); return nil })
-	return b.push.Check(ctx)
+	if b.push != nil { // ends before the cache does
+		b.atEnd(func() error { b.push.Close(); return nil })
+	}
+	return err
 }
 
 // ResolveImage implements frontend.Resolver.

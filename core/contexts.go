@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -255,7 +256,7 @@ func (b *build) loadContext(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.remote.web = web.Fetcher{Cache: web.NewCache(dir), Secrets: b.secrets, Progress: b.sink, UserAgent: "layerwright", Retries: b.req.Registry.PullRetries}
+	b.remote.web = web.Fetcher{Client: &http.Client{Transport: b.web}, Cache: web.NewCache(dir), Secrets: b.secrets, Progress: b.sink, UserAgent: "layerwright", Retries: b.req.Registry.PullRetries}
 	if isURL(b.file) {
 		if err := b.fetchDockerfile(ctx); err != nil {
 			return err

@@ -135,20 +135,56 @@ type Annotation struct {
 
 // Registry is how registries are reached.
 type Registry struct {
-	// Insecure allows plain HTTP for all registries, InsecureRegistries for
+	// Insecure allows plain HTTP for what is pushed and for the cache's
+	// repositories, InsecurePull for what is pulled, InsecureRegistries for
 	// the named hosts; loopback addresses are always tried by HTTP too.
-	// SkipTLSVerify likewise accepts any certificate.
-	Insecure                bool
-	InsecureRegistries      []string
-	SkipTLSVerify           bool
-	SkipTLSVerifyRegistries []string
-	// Mirrors are asked first for images of Docker Hub.
-	Mirrors []string
-	// DockerConfig is the directory of config.json (DOCKER_CONFIG); the
-	// user's own ~/.docker when empty.
-	DockerConfig string
+	// SkipTLSVerify and its like accept any certificate, in the same way.
+	Insecure, InsecurePull           bool
+	InsecureRegistries               []string
+	SkipTLSVerify, SkipTLSVerifyPull bool
+	SkipTLSVerifyRegistries          []string
+	// Certificates are files in PEM that are trusted, besides the system's
+	// certificates, by host; ClientCertificates what a host gets to see.
+	Certificates       map[string][]string
+	ClientCertificates map[string]ClientCertificate
+	// Mirrors are asked first for images of Docker Hub, Maps for those of a
+	// registry, by its host; after them the registry itself, unless
+	// NoFallback. Each is "host[:port][/prefix]".
+	Mirrors    []string
+	Maps       map[string][]string
+	NoFallback bool
+	// Environment has the job's variables, as far as registries are
+	// concerned: DOCKER_CONFIG and the others that name or hold logins, HOME
+	// and PATH, proxies, and those of clouds. docs/credentials.md has them.
+	Environment map[string]string
+	// Credentials come before all other sources of logins, then
+	// CredentialFiles, in the format of Docker's config.json.
+	Credentials     []Credential
+	CredentialFiles []string
+	// CredentialHelpers are the built-in helpers that are on (see
+	// CredentialHelpers); all when nil, none when empty.
+	CredentialHelpers []string
+	// SkipPushCheck leaves out the check, before anything runs, that pushing
+	// is allowed.
+	SkipPushCheck bool
+	// IgnoreImmutableTags makes a tag that is there and must not change no
+	// error of a push.
+	IgnoreImmutableTags bool
 	// PullRetries and PushRetries count further attempts after the first.
 	PullRetries, PushRetries int
+}
+
+// ClientCertificate names the files of a certificate and its key, in PEM.
+type ClientCertificate struct{ Cert, Key string }
+
+// Credential is a login as a setting.
+type Credential struct {
+	// Host is a registry, or a repository or group at one.
+	Host               string
+	Username, Password string
+	// Token is sent as it is (bearer token); IdentityToken is exchanged for
+	// one.
+	Token, IdentityToken string
 }
 
 // Result is what a build has made.

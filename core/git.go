@@ -19,7 +19,7 @@ func (b *build) repositories() (*git.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.git = &git.Source{Dir: dir, Secrets: b.secrets, Agent: b.agents.Dial, Progress: b.sink}
+	b.git = &git.Source{Dir: dir, Secrets: b.secrets, Agent: b.agents.Dial, Transport: b.web, Progress: b.sink}
 	return b.git, nil
 }
 

@@ -82,7 +82,7 @@ func (b *build) openInspection(ctx context.Context) (err error) {
 		b.machine.store = b.work.dir
 		b.atEnd(func() error { return os.RemoveAll(b.work.dir) })
 	}
-	if err := b.openHandles(); err != nil {
+	if err := errors.Join(b.openHandles(), b.openTransport()); err != nil {
 		return err
 	}
 	if b.elsewhere() {

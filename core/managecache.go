@@ -66,7 +66,7 @@ func cacheEntries(list []cache.Entry) (out []CacheEntry) {
 
 // managedCache opens a cache repository outside of a build, until end.
 func managedCache(repo string, r Registry) (c cache.Repository, end func(), err error) {
-	b := &build{req: &Request{Registry: r}, machine: &machine{}, sink: progress.Discard}
+	b := &build{req: &Request{Registry: r, Cache: Cache{Repo: repo}}, machine: &machine{}, sink: progress.Discard}
 	if b.client, err = registry.New(b.registryOptions()); err != nil {
 		return nil, nil, err
 	}

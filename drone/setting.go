@@ -14,7 +14,7 @@ func names() map[string][]string {
 		"file": {"DOCKERFILE"}, "images": {"REPO"}, "tags": {"TAG"}, "platforms": {"PLATFORM", "CUSTOM_PLATFORM"},
 		"auto-tag": {"DEFAULT_TAGS"}, "auto-tag-suffix": {"DEFAULT_SUFFIX"}, "labels": {"CUSTOM_LABELS", "LABEL"}, "default-labels": {"AUTO_LABEL"},
 		"username": {"DOCKER_USERNAME"}, "password": {"DOCKER_PASSWORD"}, "registry": {"DOCKER_REGISTRY"},
-		"tar-path": {"DESTINATION_TAR_PATH"}, "cache": {"ENABLE_CACHE"}, "registry-mirrors": {"MIRROR", "MIRRORS"}, "insecure-registries": {"INSECURE_REGISTRY"},
+		"tar-path": {"DESTINATION_TAR_PATH"}, "cache": {"ENABLE_CACHE"}, "registry-mirrors": {"MIRROR", "MIRRORS"}, "insecure-registries": {"INSECURE_REGISTRY"}, "registry-certificates": {"REGISTRY_CERTIFICATE"},
 		"skip-tls-verify-registries": {"SKIP_TLS_VERIFY_REGISTRY"}, "add-hosts": {"ADD_HOST"}, "pull-retry": {"IMAGE_DOWNLOAD_RETRY"},
 		"verbosity": {"LOG_LEVEL"}, "digest-file": {"IMAGE_NAME_WITH_DIGEST_FILE"},
 	}
@@ -38,7 +38,7 @@ func ignored() map[string]string {
 	for _, n := range strings.Fields("STORAGE_DRIVER STORAGE_PATH BIP MTU CUSTOM_DNS CUSTOM_DNS_SEARCH IPV6 EXPERIMENTAL DEBUG DAEMON_OFF DAEMON_RETRY_COUNT PURGE BUILDKIT_CONFIG") {
 		list[n] = daemon
 	}
-	for _, n := range strings.Fields("SNAPSHOT_MODE SINGLE_SNAPSHOT USE_NEW_RUN SKIP_UNUSED_STAGES CLEANUP IGNORE_VAR_RUN COMPRESSED_CACHING SKIP_PUSH_PERMISSION_CHECK IMAGE_FS_EXTRACT_RETRY") {
+	for _, n := range strings.Fields("SNAPSHOT_MODE SINGLE_SNAPSHOT USE_NEW_RUN SKIP_UNUSED_STAGES CLEANUP IGNORE_VAR_RUN COMPRESSED_CACHING IMAGE_FS_EXTRACT_RETRY") {
 		list[n] = kaniko
 	}
 	return list

@@ -24,9 +24,8 @@ or oci:DIR. Flags of prune; at least one of the first and third is needed:
   --max-size SIZE         the oldest, until all layers together have that size
   --dry-run               only say what would be removed
 
-Both take --insecure, --insecure-registry, --skip-tls-verify and
---skip-tls-verify-registry as build does. A registry frees the space of removed
-layers when it next collects garbage.
+Both take the flags about registries that build has (layerwright build --help-all).
+A registry frees the space of removed layers when it next collects garbage.
 `
 
 // cacheCommand is "layerwright cache".
@@ -44,6 +43,7 @@ func (p *process) cacheCommand() *cobra.Command {
 		return c.Help()
 	}, Args: cobra.ArbitraryArgs}
 	ls := &cobra.Command{Use: "ls REPOSITORY", Args: oneRepository, RunE: func(c *cobra.Command, args []string) error {
+		f.given(c)
 		entries, err := p.withRepository(f, args[0], func(repo string, r core.Registry) ([]core.CacheEntry, error) {
 			return core.ListCache(c.Context(), repo, r)
 		})
@@ -61,6 +61,7 @@ func (p *process) cacheCommand() *cobra.Command {
 		if opts.OlderThan <= 0 && opts.MaxSize <= 0 {
 			return usage("nothing says what to remove: give --older-than DURATION or --max-size SIZE")
 		}
+		f.given(c)
 		entries, err := p.withRepository(f, args[0], func(repo string, r core.Registry) ([]core.CacheEntry, error) {
 			return core.PruneCache(c.Context(), repo, r, opts)
 		})
@@ -73,7 +74,7 @@ func (p *process) cacheCommand() *cobra.Command {
 		return p.end(c, err)
 	}}
 	for _, sub := range []*cobra.Command{ls, prune} {
-		f.registerReach(sub.Flags())
+		f.registry.register(sub.Flags())
 		sub.SetHelpFunc(help)
 		c.AddCommand(sub)
 	}

@@ -24,6 +24,7 @@ Commands:
   cache     list or prune what builds keep in a cache repository
   warmer    fetch base images into a directory that builds share
   doctor    try what the environment allows and say what would be used
+  login     keep a login at a registry, after it was tried; logout removes it
   version   print the version
 
 Without a command, in a CI that it knows (github, gitlab, woodpecker, drone),
@@ -63,7 +64,7 @@ func (p *process) command() *cobra.Command {
 	root.SetHelpCommand(p.helpCommand(root))
 	root.Flags().Bool("print-settings", false, "") // of the CI that this is
 	root.AddCommand(p.hostCommands()...)
-	root.AddCommand(p.buildCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.versionCommand())
+	root.AddCommand(p.buildCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.loginCommand(), p.logoutCommand(), p.versionCommand())
 	return root
 }
 
@@ -112,7 +113,7 @@ func usage(format string, args ...any) *core.Error {
 func unknownCommand(name string) error {
 	err := usage("unknown command %q", name)
 	err.Remedy = "layerwright --help lists the commands."
-	if near := nearest(name, []string{"build", "cache", "warmer", "doctor", "version", "help"}); near != "" {
+	if near := nearest(name, []string{"build", "cache", "warmer", "doctor", "login", "logout", "version", "help"}); near != "" {
 		err.Remedy = "Did you mean layerwright " + near + "?"
 	}
 	return err

@@ -15,12 +15,21 @@ const doctorHelp = `layerwright doctor really tries what the isolation modes and
 need, prints what the kernel answered and what it means, and which ones a build
 would use here. / is left as it was. Exit code 4 when nothing works.
 
-  --store DIR   the directory that a build would use for trees and blobs
+  --store DIR       the directory that a build would use for trees and blobs
+  --registry NAME   instead: which login a build would use for this registry, or
+                    image, where it looked for one, and whether the registry
+                    takes it; with the flags about registries that build has.
+                    Exit code 3 when it does not. No secret is printed.
 `
 
 func (p *process) doctorCommand() *cobra.Command {
-	var store string
+	var store, registry string
+	f := &flags{}
 	c := &cobra.Command{Use: "doctor", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
+		if registry != "" {
+			f.given(c)
+			return p.doctorRegistry(c, f, registry)
+		}
 		report := core.Doctor(c.Context(), core.DoctorOptions{Store: store})
 		writeReport(p.stdout, report)
 		if report.Err != nil {
@@ -30,6 +39,8 @@ func (p *process) doctorCommand() *cobra.Command {
 		return nil
 	}}
 	c.Flags().StringVar(&store, "store", "", "")
+	c.Flags().StringVar(&registry, "registry", "", "")
+	f.registry.register(c.Flags())
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), doctorHelp) })
 	return c
 }

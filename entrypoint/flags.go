@@ -7,8 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"github.com/layerwright/layerwright/core"
 )
 
 // flags are a build's flags as they were written; settings.go makes a request
@@ -27,8 +25,7 @@ type flags struct {
 	out                                  outputFlags
 	cache                                cacheFlags
 	call                                 callFlags
-	registry                             core.Registry
-	pushRetry, pullRetry                 int
+	registry                             registryFlags
 	store, verbosity                     string
 	force                                bool
 	logFormat                            choice
@@ -86,8 +83,7 @@ var flagGroups = []flagGroup{
 		[]string{"cache", "cache-repo", "no-push-cache", "explain-cache"},
 		[]string{"cache-from", "cache-ttl", "cache-run-layers", "cache-copy-layers", "cache-mounts", "cache-mount-max-size", "cache-scope", "cache-dir"}},
 	{"How steps run", nil, []string{"add-host", "cgroup-parent", "hostname", "network", "shm-size", "ulimit"}},
-	{"Registries", []string{"insecure-registry", "registry-mirror"},
-		[]string{"insecure", "skip-tls-verify", "skip-tls-verify-registry", "push-retry", "image-download-retry"}},
+	registryGroup,
 	{"This machine", []string{"isolation"}, []string{"snapshots", "store", "force"}},
 	{"Instead of a build", []string{"check"}, []string{"call"}},
 	{"Output", nil, []string{"log-format", "verbosity"}},
@@ -99,7 +95,7 @@ const buildHelp = `layerwright build [flags] [CONTEXT]
   layerwright build -f docker/Dockerfile --target test --no-push .
   layerwright build --secret id=token,env=TOKEN --build-arg VERSION -d a/b:1 -d a/b:2
 
-Credentials come from config.json in $DOCKER_CONFIG or ~/.docker.
+Where credentials come from: layerwright doctor --registry HOST.
 `
 
 // register adds every flag to fs. A usage is what follows the name, a tab, and
@@ -116,7 +112,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.buildArgs, "build-arg", nil, "KEY=VALUE\tor KEY, with its value in the environment")
 	fs.StringArrayVar(&f.labels, "label", nil, "KEY=VALUE\tset a label of the image")
 	fs.StringArrayVar(&f.contexts, "build-context", nil, "NAME=WHERE\tdirectory, docker-image://, oci-layout://, git, http, target:")
-	fs.StringArrayVar(&f.secrets, "secret", nil, "id=NAME,src=FILE\tor id=NAME,env=VARIABLE, for RUN --mount=type=secret")
+	fs.StringArrayVar(&f.secrets, "secret", nil, "id=NAME,src=FILE\tor id=NAME,env=VARIABLE, for RUN (a path alone: --credentials)")
 	fs.StringArrayVar(&f.ssh, "ssh", nil, "ID[=SOCKET|KEY,…]\tssh agent, default $SSH_AUTH_SOCK, or keys, for steps and git")
 	fs.BoolVar(&f.noCache, "no-cache", false, "\trun every step")
 	fs.StringArrayVar(&f.noCacheFilter, "no-cache-filter", nil, "STAGE\trun every step of a stage")
@@ -132,11 +128,8 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	f.cache.register(fs)
 	f.call.register(fs)
 
-	r := &f.registry
-	fs.StringArrayVar(&r.Mirrors, "registry-mirror", nil, "HOST\task it first for images of Docker Hub")
-	f.registerReach(fs)
-	fs.IntVar(&f.pushRetry, "push-retry", 3, "N\tfurther attempts at a push, 3 by default")
-	fs.IntVar(&f.pullRetry, "image-download-retry", 3, "N\tfurther attempts at a pull, 3 by default")
+	f.registry.register(fs)
+	f.registry.registerPush(fs)
 
 	fs.Var(&f.isolation, "isolation", "MODE\tauto, namespaces, inplace or chroot (layerwright doctor)")
 	fs.Var(&f.snapshots, "snapshots", "DRIVER\tauto, overlay or flat")
@@ -155,15 +148,6 @@ func normalizeFlag(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		name = to
 	}
 	return pflag.NormalizedName(name)
-}
-
-// registerReach adds the flags that say how registries are reached.
-func (f *flags) registerReach(fs *pflag.FlagSet) {
-	r := &f.registry
-	fs.BoolVar(&r.Insecure, "insecure", false, "\tplain HTTP with all registries")
-	fs.StringArrayVar(&r.InsecureRegistries, "insecure-registry", nil, "HOST\tplain HTTP with this one")
-	fs.BoolVar(&r.SkipTLSVerify, "skip-tls-verify", false, "\tcheck no certificates")
-	fs.StringArrayVar(&r.SkipTLSVerifyRegistries, "skip-tls-verify-registry", nil, "HOST\tdo not check the certificate of this one")
 }
 
 // stringList is a repeatable flag that two names share.

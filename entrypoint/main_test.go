@@ -123,7 +123,7 @@ func TestRequestOfFlags(t *testing.T) {
 		},
 		Registry: core.Registry{
 			Insecure: true, InsecureRegistries: []string{"r1"}, SkipTLSVerify: true, SkipTLSVerifyRegistries: []string{"r2"},
-			Mirrors: []string{"m"}, DockerConfig: "/home/me/.docker", PullRetries: 5, PushRetries: -1,
+			Mirrors: []string{"m"}, Environment: env, PullRetries: 5, PushRetries: -1,
 		},
 		Cache: core.Cache{Dir: "/cache"}, Isolation: "chroot", Snapshots: "flat", Store: "/s", Force: true,
 	}, s.Request)
@@ -136,7 +136,7 @@ func TestDefaults(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, ".", s.Context)
 	require.Equal(t, "Dockerfile", s.Dockerfile)
-	require.Equal(t, "/dc", s.Registry.DockerConfig)
+	require.Equal(t, "/dc", s.Registry.Environment["DOCKER_CONFIG"])
 	require.Zero(t, s.Registry.PushRetries)
 	require.Equal(t, "auto", s.Isolation)
 

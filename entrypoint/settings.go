@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"path/filepath"
 	"strings"
 
 	"github.com/containerd/platforms"
@@ -62,13 +61,15 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 	s.BuildArgs = buildArgs(c, f.buildArgs, env)
 	s.Labels = pairs(c, "label", f.labels)
 	s.NamedContexts = namedContexts(c, f.contexts)
-	s.Secrets = secrets(c, f.secrets, env)
+	buildSecrets, credentialFiles := splitSecrets(f.secrets)
+	s.Secrets = secrets(c, buildSecrets, env)
 	s.SSH = sshAgents(c, f.ssh, env)
 	f.limits(c, &s.Request)
 	s.call = f.call.settings(c)
 	f.outputs(c, &s.Request, env)
 	s.Cache = f.cache.settings(c, f.set, s.Outputs.Destinations)
 	s.Registry = f.registrySettings(c, env)
+	s.Registry.CredentialFiles = append(s.Registry.CredentialFiles, credentialFiles...)
 	var err error
 	if s.verbosity, err = display.ParseVerbosity(f.verbosity); err != nil {
 		c.add("--verbosity: %w", err)
@@ -265,20 +266,6 @@ func parseDestination(s string) (reference.Named, error) {
 		return nil, errors.New("repository name must be lowercase")
 	}
 	return named, nil
-}
-
-// registrySettings are how registries are reached.
-func (f *flags) registrySettings(c *checker, env map[string]string) core.Registry {
-	r := f.registry
-	r.PushRetries = f.retries(c, "push-retry", f.pushRetry)
-	r.PullRetries = f.retries(c, "image-download-retry", f.pullRetry)
-	switch {
-	case env["DOCKER_CONFIG"] != "":
-		r.DockerConfig = env["DOCKER_CONFIG"]
-	case env["HOME"] != "":
-		r.DockerConfig = filepath.Join(env["HOME"], ".docker")
-	}
-	return r
 }
 
 // retries is a number as the engine has it: there 0 is the default, and less

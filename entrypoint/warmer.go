@@ -22,8 +22,8 @@ Fetches base images into a directory, an OCI image layout, that builds read with
   -f, --force                     fetch again what is there
   -v, --verbosity LEVEL           error, warn, info or debug
 
-and --insecure (--insecure-pull), --skip-tls-verify (--skip-tls-verify-pull),
---insecure-registry, --skip-tls-verify-registry, --registry-mirror, as build has them.
+and the flags about registries that build has (layerwright build --help-all):
+--insecure, --skip-tls-verify, --registry-mirror, --registry-certificate and so on.
 --cache-ttl is accepted: blobs are known by their digest and do not age.
 `
 
@@ -34,7 +34,8 @@ func (p *process) warmerCommand() *cobra.Command {
 	c := &cobra.Command{Use: "warmer", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
 		check := &checker{}
 		r.Platforms = splitPlatforms(check, f.platforms)
-		r.Registry = f.registrySettings(check, p.env)
+		f.given(c)
+		r.Registry = f.registrySettings(check, p.env).Everywhere()
 		r.BuildArgs = buildArgs(check, f.buildArgs, p.env)
 		if len(r.Images) == 0 && len(r.Dockerfiles) == 0 {
 			check.add("no image: give --image IMAGE or --dockerfile FILE")
@@ -63,15 +64,12 @@ func (p *process) warmerCommand() *cobra.Command {
 	fs.StringArrayVar(&f.buildArgs, "build-arg", nil, "")
 	fs.BoolVarP(&r.Force, "force", "f", false, "")
 	fs.Duration("cache-ttl", defaultCacheTTL, "")
-	fs.BoolVar(&f.registry.Insecure, "insecure-pull", false, "")
-	fs.BoolVar(&f.registry.SkipTLSVerify, "skip-tls-verify-pull", false, "")
 	fs.StringVarP(&r.Dir, "cache-dir", "c", "/cache", "")
 	fs.StringArrayVar(&f.platforms, "platform", nil, "")
 	fs.StringVarP(&f.verbosity, "verbosity", "v", "info", "")
 	f.logFormat = oneOf("auto", "plain", "tty", "json")
 	fs.Var(&f.logFormat, "log-format", "")
-	fs.StringArrayVar(&f.registry.Mirrors, "registry-mirror", nil, "")
-	f.registerReach(fs)
+	f.registry.register(fs)
 	fs.SetNormalizeFunc(normalizeFlag)
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), warmerHelp) })
 	return c

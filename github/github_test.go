@@ -164,7 +164,7 @@ func TestTheTokenIsOnlyForGitHubsRegistry(t *testing.T) {
 	env["DOCKER_CONFIG"] = "/github/workspace/.docker"
 	p := (&run{env: env}).prepare(t)
 	require.Empty(t, p.Login.Password, "what login-action has written comes first")
-	require.Equal(t, "/github/workspace/.docker", p.Request.Registry.DockerConfig)
+	require.Equal(t, "/github/workspace/.docker", p.Request.Registry.Environment["DOCKER_CONFIG"])
 }
 
 func TestMistakesAreAnnotationsAndMasksComeFirst(t *testing.T) {

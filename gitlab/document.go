@@ -11,7 +11,7 @@ import (
 func Documentation() string {
 	var b strings.Builder
 	b.WriteString(documentationHead)
-	own := map[string]string{"context": "$CI_PROJECT_DIR", "images": "$CI_REGISTRY_IMAGE", "auto-tag": "gitlab", "registry-mirrors": "$CI_DEPENDENCY_PROXY_GROUP_IMAGE_PREFIX", "registry": "that of the first image"}
+	own := map[string]string{"context": "$CI_PROJECT_DIR", "images": "$CI_REGISTRY_IMAGE", "auto-tag": "gitlab", "registry-mirrors": "$CI_DEPENDENCY_PROXY_GROUP_IMAGE_PREFIX", "registry": "that of the first image", "registry-certificates": "$CI_REGISTRY=$CI_SERVER_TLS_CA_FILE"}
 	code := func(s string) string {
 		if s == "" {
 			return ""

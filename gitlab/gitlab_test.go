@@ -119,10 +119,18 @@ func TestVariablesOverride(t *testing.T) {
 	}
 }
 
+// TestTheJobsLogin: the engine has the job's variables, and what the user sets
+// comes first.
 func TestTheJobsLogin(t *testing.T) {
-	require.Equal(t, plugin.Login{Registry: "r", Username: "gitlab-ci-token", Password: "t"}, registryLogin(map[string]string{"CI_REGISTRY": "r", "CI_JOB_TOKEN": "t"}))
-	require.Equal(t, plugin.Login{Registry: "r", Username: "u", Password: "p"}, registryLogin(map[string]string{"CI_REGISTRY": "r", "CI_JOB_TOKEN": "t", "CI_REGISTRY_USER": "u", "CI_REGISTRY_PASSWORD": "p"}))
-	require.Empty(t, registryLogin(map[string]string{"CI_JOB_TOKEN": "t"}))
+	p := prepare(t, with(recorded(t, "gitlab-ci-local"), "CI_REGISTRY_USER", "u", "CI_REGISTRY_PASSWORD", "reg-word", "DOCKER_AUTH_CONFIG", "{}"))
+	require.Empty(t, p.Request.Registry.Credentials)
+	for _, name := range []string{"CI_REGISTRY_USER", "CI_REGISTRY_PASSWORD", "DOCKER_AUTH_CONFIG"} {
+		require.NotEmpty(t, p.Request.Registry.Environment[name])
+	}
+	p = prepare(t, with(recorded(t, "gitlab-ci-local"), "CI_REGISTRY", "r.example:5000", "CI_SERVER_TLS_CA_FILE", "/ca.pem"))
+	require.Equal(t, map[string][]string{"r.example:5000": {"/ca.pem"}}, p.Request.Registry.Certificates)
+	p = prepare(t, with(recorded(t, "gitlab-ci-local"), "LAYERWRIGHT_REGISTRY", "h", "LAYERWRIGHT_USERNAME", "x", "LAYERWRIGHT_PASSWORD", "own-word"))
+	require.Equal(t, []core.Credential{{Host: "h", Username: "x", Password: "own-word"}}, p.Request.Registry.Credentials)
 }
 
 func TestMistakesAreASection(t *testing.T) {

@@ -27,6 +27,9 @@ func defaults(env map[string]string) plugin.Values {
 	}
 	from("context", "CI_PROJECT_DIR")
 	from("images", "CI_REGISTRY_IMAGE")
+	if host, file := env["CI_REGISTRY"], env["CI_SERVER_TLS_CA_FILE"]; host != "" && file != "" {
+		values["registry-certificates"] = plugin.Given{Values: []string{host + "=" + file}, Source: "CI_SERVER_TLS_CA_FILE"}
+	}
 	// The proxy wants a login; without one the prefix is of no use.
 	if env["CI_DEPENDENCY_PROXY_PASSWORD"] != "" {
 		from("registry-mirrors", "CI_DEPENDENCY_PROXY_GROUP_IMAGE_PREFIX")
@@ -87,26 +90,12 @@ func (a *adapter) facts() plugin.Facts {
 	f := plugin.Facts{
 		Event:   e,
 		Project: tags.Project{Title: env["CI_PROJECT_TITLE"], Description: env["CI_PROJECT_DESCRIPTION"], URL: env["CI_PROJECT_URL"], Source: env["CI_PROJECT_URL"]},
-		Logins: []plugin.Login{
-			{Registry: env["CI_DEPENDENCY_PROXY_SERVER"], Username: env["CI_DEPENDENCY_PROXY_USER"], Password: env["CI_DEPENDENCY_PROXY_PASSWORD"]},
-			registryLogin(env),
-		},
 	}
-	if text := env["DOCKER_AUTH_CONFIG"]; text != "" {
-		f.AuthConfig = []byte(text)
+	// The engine finds the job's logins in its variables.
+	for _, name := range []string{"CI_REGISTRY_PASSWORD", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_JOB_TOKEN"} {
+		if env[name] != "" {
+			f.Secrets = append(f.Secrets, env[name])
+		}
 	}
 	return f
-}
-
-// registryLogin is the job's own for the project's registry; the job token is as
-// good as CI_REGISTRY_PASSWORD (docs.gitlab.com, "CI/CD job token").
-func registryLogin(env map[string]string) plugin.Login {
-	l := plugin.Login{Registry: env["CI_REGISTRY"], Username: env["CI_REGISTRY_USER"], Password: env["CI_REGISTRY_PASSWORD"]}
-	if l.Password == "" {
-		l.Username, l.Password = "gitlab-ci-token", env["CI_JOB_TOKEN"]
-	}
-	if l.Registry == "" {
-		return plugin.Login{}
-	}
-	return l
 }

@@ -109,7 +109,9 @@ func registryFields() []Field {
 		{Name: "insecure-registries", Help: "plain HTTP with these registries", Example: "registry.local:5000", at: func(s *Settings) any { return &s.InsecureRegistries }},
 		{Name: "skip-tls-verify", Help: "check no certificates", Default: "false", at: func(s *Settings) any { return &s.SkipTLSVerify }},
 		{Name: "skip-tls-verify-registries", Help: "do not check the certificates of these registries", Example: "registry.local", at: func(s *Settings) any { return &s.SkipTLSVerifyRegistries }},
+		{Name: "registry-certificates", Help: "trust these authorities' certificates, too, as HOST=FILE", Example: "registry.local=ca.pem", at: func(s *Settings) any { return &s.Certificates }},
 		{Name: "registry-mirrors", Help: "ask these first for images of Docker Hub", Example: "mirror.local", at: func(s *Settings) any { return &s.Mirrors }},
+		{Name: "skip-push-permission-check", Help: "do not check before the build that pushing is allowed", Default: "false", at: func(s *Settings) any { return &s.SkipPushCheck }},
 		{Name: "push-retry", Help: "further attempts at a push", Default: "3", at: func(s *Settings) any { return &s.PushRetry }},
 		{Name: "pull-retry", Help: "further attempts at a pull", Default: "3", at: func(s *Settings) any { return &s.PullRetry }},
 	}

@@ -2,8 +2,6 @@ package plugin
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -81,7 +79,7 @@ func TestEverySettingDoesSomething(t *testing.T) {
 		"registry": {"ghcr.io", "username", "u", "password", "geheim"}, "username": {"u", "password", "geheim"}, "password": {"geheim", "username", "u"},
 		"insecure": {"true"}, "skip-tls-verify": {"true"}, "cache": {"true"}, "cache-ttl": {"1h", "cache", "true"}, "isolation": {"chroot"}, "verbosity": {"debug"},
 		"log-format": {"json"}, "docker-config": {"dir"}, "github-token": {"geheim", "context", "https://h.example/o/r.git"}, "file": {"other"},
-		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
+		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "skip-push-permission-check": {"true"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
 	}
 	for _, f := range Fields() {
 		t.Run(f.Name, func(t *testing.T) {
@@ -213,30 +211,18 @@ func TestSecretsAreHidden(t *testing.T) {
 	require.Contains(t, b.String(), "push: true  (default)\n")
 }
 
-func TestALoginIsAddedToTheUsersConfig(t *testing.T) {
-	dir := t.TempDir()
-	old := `{"auths":{"other.example":{"auth":"eDp5"}},"credHelpers":{"https://index.docker.io/v1/":"pass","x":"ecr"},"currentContext":"c"}`
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(old), 0o600))
-	p := &Plan{Login: Login{"docker.io", "u", "p"}}
-	made, remove, err := p.logIn(dir)
+func TestLoginsComeInOrder(t *testing.T) {
+	env := map[string]string{"DOCKER_CONFIG": "/home/config", "HOME": "/home"}
+	host := Host{Env: env}
+	p, err := Prepare(of("images", "h.example/a", "username", "u", "password", "p"), Facts{
+		Logins: []Login{{"docker.io", "v", "q"}, {"none.example", "", ""}}, AuthConfig: []byte(`{"auths":{}}`)}, host)
 	require.NoError(t, err)
-	data, err := os.ReadFile(filepath.Join(made, "config.json"))
+	r := p.Request.Registry
+	require.Equal(t, []core.Credential{{Host: "h.example", Username: "u", Password: "p"}, {Host: "docker.io", Username: "v", Password: "q"}}, r.Credentials)
+	require.Equal(t, map[string]string{"DOCKER_CONFIG": `{"auths":{}}`, "HOME": "/home"}, r.Environment)
+	require.Equal(t, "/home/config", env["DOCKER_CONFIG"], "the job's own environment stays")
+
+	p, err = Prepare(of("images", "h.example/a", "docker-config", "/set"), Facts{AuthConfig: []byte("{}")}, host)
 	require.NoError(t, err)
-	require.JSONEq(t, `{"auths":{"other.example":{"auth":"eDp5"},"https://index.docker.io/v1/":{"auth":"dTpw"}},"credHelpers":{"x":"ecr"},"currentContext":"c"}`, string(data))
-	fi, err := os.Stat(filepath.Join(made, "config.json"))
-	require.NoError(t, err)
-	require.Equal(t, os.FileMode(0o600), fi.Mode())
-	require.NoError(t, remove())
-	require.NoDirExists(t, made)
-	same, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	require.NoError(t, err)
-	require.Equal(t, old, string(same))
-	for _, bad := range []string{"geheim", `{"auths":["geheim"]}`} {
-		_, err = withLogins([]byte(bad), nil, []Login{{"h", "u", "p"}})
-		require.Error(t, err)
-		require.NotContains(t, err.Error(), "geheim")
-	}
-	fresh, err := withLogins(nil, []byte(`{"auths":{"a":{},"h:5000":{}}}`), []Login{{"h:5000", "u", `"\`}})
-	require.NoError(t, err)
-	require.JSONEq(t, `{"auths":{"a":{},"h:5000":{"auth":"dToiXA=="}}}`, string(fresh))
+	require.Equal(t, map[string]string{"DOCKER_CONFIG": "/set", "DOCKER_AUTH_CONFIG": "{}", "HOME": "/home"}, p.Request.Registry.Environment)
 }

@@ -24,11 +24,9 @@ type Plan struct {
 	Secrets [][]byte
 	// Login is the user's login; its Password is empty when there is none.
 	Login Login
-
-	logins     []Login // the host's
-	authConfig []byte
-	Verbosity  display.Verbosity
-	Format     display.Format
+	// Verbosity and Format are those of the log.
+	Verbosity display.Verbosity
+	Format    display.Format
 }
 
 // Login is a name and password for a registry.
@@ -43,7 +41,7 @@ func (p *Plan) Skip() string { return p.Names.Skip }
 func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	c := &checker{host: host}
 	s := c.read(values)
-	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}, logins: facts.Logins, authConfig: facts.AuthConfig}
+	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
 	p.Notices = append(p.Notices, facts.Notices...)
 	for _, name := range slices.Sorted(maps.Keys(facts.Problems)) {
 		c.add(name, "%w", facts.Problems[name])
@@ -68,8 +66,8 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	p.labels(c, facts)
 	p.outputs(c)
 	p.cache(c)
-	p.registry(c)
-	p.secretValues()
+	p.registry(c, facts)
+	p.secretValues(facts)
 	var err error
 	if s.Verbosity != "" {
 		if p.Verbosity, err = display.ParseVerbosity(s.Verbosity); err != nil {
@@ -159,14 +157,17 @@ func (p *Plan) labels(c *checker, facts Facts) {
 }
 
 // secretValues collects what must not be shown.
-func (p *Plan) secretValues() {
+func (p *Plan) secretValues(facts Facts) {
 	for _, s := range p.Request.Secrets {
 		p.Secrets = append(p.Secrets, s.Value)
 	}
-	for _, l := range p.logins {
+	for _, l := range facts.Logins {
 		if l.Password != "" {
 			p.Secrets = append(p.Secrets, []byte(l.Password))
 		}
+	}
+	for _, s := range facts.Secrets {
+		p.Secrets = append(p.Secrets, []byte(s))
 	}
 	for _, s := range append(slices.Clone(p.Settings.Secrets), p.Settings.Password, p.Settings.GitToken) {
 		if _, value, ok := strings.Cut(s, "="); ok {

@@ -59,13 +59,18 @@ type Settings struct {
 
 	// Registry, Username and Password log in to one registry.
 	Registry, Username, Password string
-	// DockerConfig is the directory of config.json.
+	// DockerConfig is the directory of config.json, or the file.
 	DockerConfig string
 	// Insecure and SkipTLSVerify hold for all registries, the lists for some.
 	Insecure, SkipTLSVerify                     bool
 	InsecureRegistries, SkipTLSVerifyRegistries []string
+	// Certificates are HOST=FILE: authorities trusted besides the system's.
+	Certificates []string
 	// Mirrors are asked first for images of Docker Hub.
 	Mirrors []string
+	// SkipPushCheck leaves out the check, before anything runs, that pushing
+	// is allowed.
+	SkipPushCheck bool
 	// PushRetry and PullRetry are numbers of further attempts.
 	PushRetry, PullRetry string
 
@@ -90,11 +95,14 @@ type Settings struct {
 type Facts struct {
 	Event   tags.Event
 	Project tags.Project
-	// Logins are credentials that the host gives every job; AuthConfig is the
-	// text of a config.json that it has for all jobs, may be nil. What the user
-	// sets comes before both.
+	// Logins are further ones that the user has set, where the host has a
+	// setting for several; AuthConfig is the text of a config.json that is a
+	// setting, may be nil. What the host itself gives jobs is in their
+	// variables, which the engine reads (docs/credentials.md).
 	Logins     []Login
 	AuthConfig []byte
+	// Secrets are the job's own passwords and tokens: to be hidden.
+	Secrets []string
 	// Notices say what the host's settings come to, or that they have no
 	// effect; Problems are mistakes that only the adapter can see, such as
 	// JSON that is none, by the setting.

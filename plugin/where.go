@@ -3,7 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -177,18 +177,30 @@ func (c *checker) repository(setting, name string) string {
 }
 
 // registry is how registries are reached and with which credentials.
-func (p *Plan) registry(c *checker) {
+func (p *Plan) registry(c *checker, facts Facts) {
 	s, r := p.Settings, &p.Request.Registry
 	r.Insecure, r.SkipTLSVerify = s.Insecure, s.SkipTLSVerify
 	r.InsecureRegistries, r.SkipTLSVerifyRegistries, r.Mirrors = split(s.InsecureRegistries), split(s.SkipTLSVerifyRegistries), split(s.Mirrors)
 	r.PushRetries, r.PullRetries = c.retries("push-retry", s.PushRetry), c.retries("pull-retry", s.PullRetry)
-	switch env := c.host.Env; {
-	case s.DockerConfig != "":
-		r.DockerConfig = s.DockerConfig
-	case env["DOCKER_CONFIG"] != "":
-		r.DockerConfig = env["DOCKER_CONFIG"]
-	case env["HOME"] != "":
-		r.DockerConfig = filepath.Join(env["HOME"], ".docker")
+	*r = r.Everywhere()
+	r.SkipPushCheck = s.SkipPushCheck
+	for host, file := range c.pairs("registry-certificates", split(s.Certificates)) {
+		if r.Certificates == nil {
+			r.Certificates = map[string][]string{}
+		}
+		r.Certificates[host] = []string{file}
+	}
+	r.Environment = maps.Clone(c.host.Env)
+	if r.Environment == nil {
+		r.Environment = map[string]string{}
+	}
+	if text := string(facts.AuthConfig); text != "" && s.DockerConfig == "" {
+		r.Environment["DOCKER_CONFIG"] = text
+	} else if text != "" {
+		r.Environment["DOCKER_AUTH_CONFIG"] = text
+	}
+	if s.DockerConfig != "" {
+		r.Environment["DOCKER_CONFIG"] = s.DockerConfig
 	}
 	switch {
 	case s.Password == "" && s.Username != "":
@@ -203,6 +215,11 @@ func (p *Plan) registry(c *checker) {
 		}
 		if p.Login.Registry == "" {
 			c.add("registry", "username and password are set, but not what for")
+		}
+	}
+	for _, l := range append([]Login{p.Login}, facts.Logins...) {
+		if l.Password != "" {
+			r.Credentials = append(r.Credentials, core.Credential{Host: l.Registry, Username: l.Username, Password: l.Password})
 		}
 	}
 }

@@ -37,7 +37,7 @@ func newClient(t *testing.T, config string) *registry.Client {
 	if config != "" {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600))
 	}
-	c, err := registry.New(registry.Options{ConfigDir: dir, Backoff: time.Millisecond})
+	c, err := registry.New(registry.Options{Environment: map[string]string{"DOCKER_CONFIG": dir}, Backoff: time.Millisecond})
 	require.NoError(t, err)
 	return c
 }

@@ -24,6 +24,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrDenied: the registry refused the credentials, or their absence.
 	ErrDenied = errors.New("access denied")
+	// ErrImmutable: the registry does not let a tag that is there change.
+	ErrImmutable = errors.New("the tag is immutable")
 	// ErrDigest: content is not what its digest or size promised.
 	ErrDigest = errors.New("content does not match its digest")
 	// ErrNoPlatform: the image exists, but not for the wanted platform.
@@ -79,17 +81,37 @@ func (c *Client) fail(ctx context.Context, s *session, op string, err error) err
 	if _, ok := fault.As(err); ok {
 		return err
 	}
-	host := s.repo.host
-	msg, kind, remedy := c.explain(s, err)
+	msg, kind, remedy := c.explain(ctx, s, err)
+	where := "registry " + s.repo.host
+	if s.repo.path != "" {
+		where += ", repository " + s.repo.path
+	}
+	if aboutLogin(err) {
+		msg += " (" + s.cred.source() + ")"
+	}
 	return &fault.Error{
 		Kind:   fault.Registry,
 		Op:     op,
-		Err:    &failure{c.keys.hide(fmt.Sprintf("registry %s, repository %s: %s (%s)", host, s.repo.path, msg, s.cred.source())), kind},
+		Err:    &failure{c.keys.hide(where + ": " + msg), kind},
 		Remedy: remedy,
 	}
 }
 
-func (c *Client) explain(s *session, err error) (msg string, kind error, remedy string) {
+// aboutLogin says whether it matters for an error which login was used: an
+// answer that the request is wrong has nothing to do with it.
+func aboutLogin(err error) bool {
+	var status *transport.Error
+	if !errors.As(err, &status) || status.StatusCode < 400 || status.StatusCode > 499 {
+		return true
+	}
+	switch status.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusTooManyRequests:
+		return true
+	}
+	return false
+}
+
+func (c *Client) explain(ctx context.Context, s *session, err error) (msg string, kind error, remedy string) {
 	host := s.repo.host
 	var dns *net.DNSError
 	var unknown x509.UnknownAuthorityError
@@ -102,9 +124,9 @@ func (c *Client) explain(s *session, err error) (msg string, kind error, remedy 
 	// its own, follows one by TLS.
 	case errors.As(err, &unknown), errors.As(err, &hostname), errors.As(err, &invalid), errors.As(err, &verify):
 		return "its TLS certificate is not trusted: " + clean(err.Error()), nil,
-			"Install the certificate of its authority, or accept any certificate from it: --skip-tls-verify-registry=" + host
+			"Trust the certificate of its authority: --registry-certificate=" + host + "=FILE; or accept any certificate from it: --skip-tls-verify-registry=" + host
 	case errors.As(err, &status):
-		return explainStatus(s, status)
+		return c.explainStatus(ctx, s, status)
 	case errors.Is(err, ErrDigest):
 		return clean(err.Error()), ErrDigest, "The registry, or a proxy on the way, returns wrong content. Try again; if it stays so, tell its operator or use another mirror."
 	case errors.As(err, &dns):
@@ -121,8 +143,8 @@ func (c *Client) explain(s *session, err error) (msg string, kind error, remedy 
 	return clean(err.Error()), nil, "Check that this job's network reaches " + host + "; further attempts: --image-download-retry, --push-retry."
 }
 
-func explainStatus(s *session, e *transport.Error) (msg string, kind error, remedy string) {
-	host, repo := s.repo.host, s.repo.String()
+func (c *Client) explainStatus(ctx context.Context, s *session, e *transport.Error) (msg string, kind error, remedy string) {
+	repo := s.repo.String()
 	msg = fmt.Sprintf("%d %s", e.StatusCode, http.StatusText(e.StatusCode))
 	codes := map[transport.ErrorCode]bool{}
 	for i, d := range e.Errors {
@@ -131,12 +153,12 @@ func explainStatus(s *session, e *transport.Error) (msg string, kind error, reme
 			msg += "; " + clean(string(d.Code)+": "+d.Message)
 		}
 	}
+	if e.StatusCode >= 400 && e.StatusCode < 500 && immutable.MatchString(msg) {
+		return msg, ErrImmutable, "Push another tag, or accept the one that is there with --push-ignore-immutable-tag-errors."
+	}
 	switch e.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		if s.cred.anonymous() {
-			return msg, ErrDenied, "Log in: docker login " + host + " writes the config.json that is read here. Also check the image's name: registries say this of repositories that do not exist, too."
-		}
-		return msg, ErrDenied, "The credentials are wrong or expired, or do not allow this on " + repo + "."
+		return c.explainDenied(ctx, s, msg)
 	case http.StatusNotFound:
 		switch {
 		case codes[transport.NameUnknownErrorCode]:
@@ -156,4 +178,39 @@ func explainStatus(s *session, e *transport.Error) (msg string, kind error, reme
 		return "the registry failed: " + msg, nil, "Try again later; further attempts: --image-download-retry, --push-retry."
 	}
 	return msg, nil, ""
+}
+
+// immutable is what registries say of tags that must not change: ECR (TAG_INVALID
+// … is immutable), Harbor (configured as immutable), Artifact Registry (enabled
+// tag immutability), GitLab, Quay.
+var immutable = regexp.MustCompile(`(?i)immutab`)
+
+// explainDenied tells a missing login, a wrong one and one that may not do this
+// apart.
+func (c *Client) explainDenied(ctx context.Context, s *session, msg string) (string, error, string) {
+	host, repo := s.repo.host, s.repo.String()
+	if s.cred.anonymous() {
+		return msg, ErrDenied, "Log in: layerwright login " + host + " writes the config.json that is read here; layerwright doctor --registry " + repo +
+			" says where else a login is looked for. Also check the name: registries say this of repositories that do not exist, too."
+	}
+	if at := s.cred.expired(); !at.IsZero() {
+		return "the token expired on " + at.UTC().Format("2006-01-02 at 15:04 UTC") + ": " + msg, ErrDenied,
+			"Get a new token for " + host + "; one that a job is given is valid as long as the job."
+	}
+	do := "pull from"
+	if s.push {
+		do = "push to"
+	}
+	v := badLogin
+	if !s.unnamed {
+		v = c.judge(ctx, s)
+	}
+	switch v {
+	case badLogin:
+		return "the login is refused: " + msg, ErrDenied, "User or password are wrong, or the token has expired: log in anew with layerwright login " + host + ", or correct the source that is named."
+	case goodLogin:
+		return "the login is accepted, but may not " + do + " " + repo + ": " + msg, ErrDenied,
+			"Give it the right to " + do + " " + repo + ", or use another login; check the name, too."
+	}
+	return msg, ErrDenied, "The credentials are wrong or expired, or do not allow to " + do + " " + repo + "."
 }

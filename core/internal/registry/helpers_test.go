@@ -71,7 +71,7 @@ func (s *server) count(prefix string) (n int) {
 
 func newClient(t *testing.T, change ...func(*Options)) *Client {
 	t.Helper()
-	o := Options{ConfigDir: t.TempDir(), ConfigName: "/docker", Backoff: time.Millisecond, Version: "test"}
+	o := Options{Environment: map[string]string{"HOME": t.TempDir()}, Backoff: time.Millisecond, Version: "test"}
 	for _, f := range change {
 		f(&o)
 	}
@@ -85,6 +85,13 @@ func writeConfig(t *testing.T, content string) string {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(content), 0o600))
 	return dir
+}
+
+// config has a Client read its logins from a config.json.
+func config(t *testing.T, content string) func(*Options) {
+	t.Helper()
+	dir := writeConfig(t, content)
+	return func(o *Options) { o.Environment["DOCKER_CONFIG"] = dir }
 }
 
 // platformImage is a small random image that says what it is for.

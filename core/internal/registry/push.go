@@ -130,7 +130,7 @@ func (p *Pusher) upload(ctx context.Context, digest v1.Hash, layer v1.Layer) err
 		s, err = p.c.session(ctx, p.repo, true)
 	}
 	if err != nil {
-		return p.fail(ctx, &session{repo: p.repo, cred: p.c.keys.credential(ctx, p.repo.host)}, "", err)
+		return p.fail(ctx, &session{repo: p.repo, cred: p.c.keys.credential(p.repo), push: true}, "", err)
 	}
 	if len(mount) == 0 { // else it is asked for only where mounting does not work
 		var there bool
@@ -468,9 +468,17 @@ func (m *memory) Compressed() (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(m.data)), nil
 }
 
-// Tag makes tag point at a, which Put has sent before.
+// Tag makes tag point at a, which Put has sent before. A tag that the registry
+// does not let change is an error with ErrImmutable, or none
+// (Options.IgnoreImmutableTags).
 func (p *Pusher) Tag(ctx context.Context, a Artifact, tag string) error {
-	return p.putManifest(ctx, a, tag, nil)
+	err := p.putManifest(ctx, a, tag, nil)
+	if err == nil || !p.c.opts.IgnoreImmutableTags || !errors.Is(err, ErrImmutable) {
+		return err
+	}
+	p.c.opts.Progress.Emit(progress.Notice{Level: progress.Warning, Time: time.Now(),
+		Text: fmt.Sprintf("%s:%s is there and must not change: it stays as it is", p.repo, tag)})
+	return nil
 }
 
 // putManifest puts under a tag, or under the digest if tag is empty. repair,
@@ -495,7 +503,7 @@ func (p *Pusher) putManifest(ctx context.Context, a Artifact, tag string, repair
 	}
 	s, err := p.c.session(ctx, p.repo, true)
 	if err != nil {
-		return p.fail(ctx, &session{repo: p.repo, cred: p.c.keys.credential(ctx, p.repo.host)}, "", err)
+		return p.fail(ctx, &session{repo: p.repo, cred: p.c.keys.credential(p.repo), push: true}, "", err)
 	}
 	for attempt := 0; ; attempt++ {
 		resp, err := s.put(ctx, s.url("manifests", target), raw, string(mt))
@@ -559,7 +567,7 @@ func (s *session) put(ctx context.Context, url string, body []byte, mediaType st
 func (p *Pusher) Check(ctx context.Context) error {
 	s, err := p.c.session(ctx, p.repo, true)
 	if err != nil {
-		return p.fail(ctx, &session{repo: p.repo, cred: p.c.keys.credential(ctx, p.repo.host)}, "", err)
+		return p.fail(ctx, &session{repo: p.repo, cred: p.c.keys.credential(p.repo), push: true}, "", err)
 	}
 	loc, err := s.start(ctx, v1.Hash{}, "")
 	if err != nil {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -162,43 +160,20 @@ func TestDestination(t *testing.T) {
 	require.ErrorContains(t, err, "has a digest")
 }
 
-func TestCredentialHelperIsAskedOutsideAndStaysQuiet(t *testing.T) {
-	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "docker-credential-planted"),
-		[]byte("#!/bin/sh\nread h\necho noise >&2\n[ \"$h\" = good.example ] || { echo 'leaked-secret'; exit 1; }\necho '{\"Username\":\"u\",\"Secret\":\"planted-secret\"}'\n"), 0o755)) //nolint:gosec // a program
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	t.Setenv("DOCKER_AUTH_CONFIG", `{"auths":{"good.example":{"auth":"ZW52OmVudg=="}}}`)
-	outside := 0
-	k, err := loadKeychain(writeConfig(t, `{"credsStore":"planted","credHelpers":{"none.example":"missing"}}`), "/docker",
-		func(f func() error) error { outside++; return f() })
-	require.NoError(t, err)
-
-	good := k.credential(t.Context(), "good.example")
-	a, err := good.Authorization()
-	require.NoError(t, err)
-	require.Equal(t, "planted-secret", a.Password)
-	require.Equal(t, 1, outside)
-	require.Equal(t, "a *** b", k.hide("a planted-secret b"))
-	require.Contains(t, good.source(), "docker-credential-planted")
-
-	_, err = k.credential(t.Context(), "bad.example").Authorization()
-	require.ErrorContains(t, err, "noise")
-	require.NotContains(t, err.Error(), "leaked-secret")
-	_, err = k.credential(t.Context(), "none.example").Authorization()
-	require.ErrorContains(t, err, "docker-credential-missing")
-}
-
 func TestBrokenConfigIsAnError(t *testing.T) {
-	_, err := New(Options{ConfigDir: writeConfig(t, `{"auths":`), ConfigName: "/home/u/.docker"})
+	dir := writeConfig(t, `{"auths":`)
+	_, err := New(Options{Environment: map[string]string{"DOCKER_CONFIG": dir}})
 	f, ok := fault.As(err)
 	require.True(t, ok)
-	require.Contains(t, err.Error(), "/home/u/.docker/config.json")
+	require.Contains(t, err.Error(), dir+"/config.json: line 1, column 10")
 	require.NotEmpty(t, f.Remedy)
 }
 
 func TestPlainHTTPIsOnlyForWhoMayUseIt(t *testing.T) {
 	o := Options{InsecureRegistries: []string{"lab.example:80"}}
-	tr := newTransport(o, newHostSet(false, o.InsecureRegistries))
+	p, err := newPools(o)
+	require.NoError(t, err)
+	tr := newRouting(o, p, true)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://10.1.2.3/v2/", nil)
 	require.NoError(t, err)
 	_, err = tr.RoundTrip(req) //nolint:bodyclose // an error

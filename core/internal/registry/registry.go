@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"github.com/layerwright/layerwright/core/internal/credentials"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/progress"
 )
@@ -27,21 +28,37 @@ import (
 // everywhere, tries plain HTTP only on loopback addresses, and retries three
 // times.
 type Options struct {
-	// Insecure allows plain HTTP for all registries, InsecureRegistries for
-	// the named hosts ("host" or "host:port").
-	Insecure           bool
-	InsecureRegistries []string
-	// SkipTLSVerify accepts any certificate from all registries,
-	// SkipTLSVerifyRegistries from the named hosts.
-	SkipTLSVerify           bool
-	SkipTLSVerifyRegistries []string
+	// Insecure allows plain HTTP for all that is pushed, InsecurePull for all
+	// that is pulled, InsecureRegistries for the named hosts ("host" or
+	// "host:port").
+	Insecure, InsecurePull bool
+	InsecureRegistries     []string
+	// SkipTLSVerify and its like accept any certificate, in the same way.
+	SkipTLSVerify, SkipTLSVerifyPull bool
+	SkipTLSVerifyRegistries          []string
+	// Certificates are files in PEM whose certificates are trusted, besides
+	// the system's, by host; ClientCertificates are what we show to a host.
+	// New reads them.
+	Certificates       map[string][]string
+	ClientCertificates map[string]KeyPair
 	// Mirrors ("host[:port][/prefix]") are asked first for images of Docker
-	// Hub; whatever goes wrong with a mirror, the next one is asked.
-	Mirrors []string
-	// ConfigDir is the directory of Docker's config.json; the user's own
-	// ~/.docker when empty. It is read once, by New. ConfigName is how
-	// messages call it where ConfigDir is a handle such as /proc/self/fd/9.
-	ConfigDir, ConfigName string
+	// Hub, Maps for those of a registry, by its host; whatever goes wrong
+	// with one, the next is asked, and in the end the registry itself,
+	// unless NoFallback. Without a mirror NoFallback means nothing.
+	Mirrors    []string
+	Maps       map[string][]string
+	NoFallback bool
+	// IgnoreImmutableTags makes a tag that is there and must not change no
+	// error of a push.
+	IgnoreImmutableTags bool
+	// Environment has the job's variables: where files with logins are,
+	// logins themselves, proxies. New reads the files once.
+	Environment map[string]string
+	// Logins come before all other sources of logins, then CredentialFiles.
+	// CredentialHelpers are the built-in helpers that are on; all when nil.
+	Logins            []credentials.Explicit
+	CredentialFiles   []string
+	CredentialHelpers []string
 	// PullRetries and PushRetries count attempts after the first one; 0
 	// means 3, less than 0 none.
 	PullRetries, PushRetries int
@@ -53,8 +70,6 @@ type Options struct {
 	// RootCAs are trusted instead of the system's certificates, which New
 	// reads when this is nil.
 	RootCAs *x509.CertPool
-	// Proxy chooses the proxy; http.ProxyFromEnvironment when nil.
-	Proxy func(*http.Request) (*url.URL, error)
 	// Outside runs a function while the root of the file system is the
 	// job's own. Credential helpers run through it. Called directly if nil.
 	Outside func(func() error) error
@@ -66,11 +81,11 @@ type Options struct {
 // shared by all users of one Client, which lives as long as one build: a tag
 // resolves to the same image in all of it. Safe for concurrent use.
 type Client struct {
-	opts     Options
-	keys     *keychain
-	insecure hostSet
-	base     http.RoundTripper
-	uploads  chan struct{}
+	opts    Options
+	keys    *keychain
+	pull    http.RoundTripper
+	push    http.RoundTripper
+	uploads chan struct{}
 
 	mu       sync.Mutex
 	sessions map[string]*slot[*session]
@@ -94,20 +109,35 @@ func New(opts Options) (*Client, error) {
 	}
 	opts.PullRetries = retries(opts.PullRetries)
 	opts.PushRetries = retries(opts.PushRetries)
-	keys, err := loadKeychain(opts.ConfigDir, opts.ConfigName, opts.Outside)
+	var pools *pools
+	err := opts.Outside(func() (err error) { pools, err = newPools(opts); return err })
 	if err != nil {
 		return nil, err
 	}
 	c := &Client{
-		opts:     opts,
-		keys:     keys,
-		insecure: newHostSet(opts.Insecure, opts.InsecureRegistries),
-		uploads:  make(chan struct{}, maxUploads),
-		sessions: map[string]*slot[*session]{},
-		images:   map[string]*slot[*Image]{},
+		opts: opts, pull: newRouting(opts, pools, false), push: newRouting(opts, pools, true),
+		uploads: make(chan struct{}, maxUploads), sessions: map[string]*slot[*session]{}, images: map[string]*slot[*Image]{},
 	}
-	c.base = newTransport(opts, c.insecure)
-	return c, nil
+	c.keys, err = loadKeychain(opts, c.pull)
+	return c, err
+}
+
+// base is the transport for pushing, or for pulling.
+func (c *Client) base(push bool) http.RoundTripper {
+	if push {
+		return c.push
+	}
+	return c.pull
+}
+
+// plain says whether a registry may be reached by plain HTTP.
+func (c *Client) plain(repo repository, push bool) bool {
+	return insecureHosts(c.opts, push).has(repo.apiHost()) || isLoopback(repo.apiHost())
+}
+
+// insecureHosts are those that plain HTTP is allowed for.
+func insecureHosts(o Options, push bool) hostSet {
+	return newHostSet(push && o.Insecure || !push && o.InsecurePull, o.InsecureRegistries)
 }
 
 func retries(n int) int {
@@ -244,6 +274,9 @@ type session struct {
 	named  name.Repository
 	cred   *credential
 	tries  int
+	push   bool
+	// unnamed says that it is about the registry and no repository there.
+	unnamed bool
 }
 
 // session opens or reuses a session. mountFrom are repositories of the same
@@ -257,7 +290,7 @@ func (c *Client) session(ctx context.Context, repo repository, push bool, mountF
 	key = strings.Join(append([]string{key}, mountFrom...), " ")
 	return getSlot(&c.mu, c.sessions, key).get(ctx, func() (*session, error) {
 		var nopts []name.Option
-		if c.insecure.has(repo.apiHost()) || isLoopback(repo.apiHost()) {
+		if c.plain(repo, push) {
 			nopts = append(nopts, name.Insecure)
 		}
 		named, err := name.NewRepository(repo.String(), nopts...)
@@ -268,11 +301,11 @@ func (c *Client) session(ctx context.Context, repo repository, push bool, mountF
 		for _, from := range mountFrom {
 			scopes = append(scopes, "repository:"+from+":pull")
 		}
-		s := &session{repo: repo, named: named, cred: c.keys.credential(ctx, repo.host), tries: tries}
-		if _, err := s.cred.Authorization(); err != nil {
+		s := &session{repo: repo, named: named, cred: c.keys.credential(repo), tries: tries, push: push}
+		if _, err := s.cred.AuthorizationContext(ctx); err != nil {
 			return nil, c.fail(ctx, s, "read credentials", err)
 		}
-		rt, err := transport.NewWithContext(ctx, named.Registry, s.cred, &retrying{inner: c.base, tries: tries, backoff: c.opts.Backoff}, scopes)
+		rt, err := transport.NewWithContext(ctx, named.Registry, s.cred, &retrying{inner: c.base(push), tries: tries, backoff: c.opts.Backoff}, scopes)
 		if err != nil {
 			return nil, c.fail(ctx, s, "connect", err)
 		}

@@ -15,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/layerwright/layerwright/core/internal/credentials"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/progress"
 )
@@ -75,13 +76,17 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform *v1.Platform)
 				c.know(named.String()+"@"+img.Digest.String()+" "+platforms.FormatAll(want), img)
 			}
 		}()
-		for _, m := range c.mirrors(repo) {
+		mirrors := c.mirrors(repo)
+		for i, m := range mirrors {
 			img, err := c.resolve(ctx, m, named, platforms.Only(want), platforms.FormatAll(want))
 			if err == nil {
 				return img, nil
 			}
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
+			}
+			if c.opts.NoFallback && i == len(mirrors)-1 {
+				return nil, noFallback(err)
 			}
 			c.opts.Progress.Emit(progress.Notice{
 				Level: progress.Info, Time: time.Now(),
@@ -90,6 +95,14 @@ func (c *Client) Resolve(ctx context.Context, ref string, platform *v1.Platform)
 		}
 		return c.resolve(ctx, repo, named, platforms.Only(want), platforms.FormatAll(want))
 	})
+}
+
+// noFallback says why a registry itself was not asked.
+func noFallback(err error) error {
+	if f, ok := fault.As(err); ok {
+		return f.With("No mirror gives the image, and --skip-default-registry-fallback forbids to ask its own registry. " + f.Remedy)
+	}
+	return err
 }
 
 // know has an image answer for a key that nobody has asked for yet.
@@ -101,13 +114,20 @@ func (c *Client) know(key string, img *Image) {
 	}
 }
 
-// mirrors are the places to ask before a repository's own registry.
+// mirrors are the places to ask before a repository's own registry: those that
+// its host is mapped to, and for Docker Hub the mirrors.
 func (c *Client) mirrors(repo repository) []repository {
-	if repo.host != "docker.io" {
-		return nil
+	var list []string
+	for host, to := range c.opts.Maps {
+		if credentials.Normal(host) == credentials.Normal(repo.host) {
+			list = append(list, to...)
+		}
+	}
+	if repo.host == "docker.io" {
+		list = append(list, c.opts.Mirrors...)
 	}
 	var out []repository
-	for _, m := range c.opts.Mirrors {
+	for _, m := range list {
 		m = strings.TrimPrefix(strings.TrimPrefix(m, "https://"), "http://")
 		host, prefix, _ := strings.Cut(strings.Trim(m, "/"), "/")
 		if host == "" {
@@ -117,7 +137,7 @@ func (c *Client) mirrors(repo repository) []repository {
 		if prefix != "" {
 			path = prefix + "/" + path
 		}
-		out = append(out, repository{host, path})
+		out = append(out, repository{host, path}.normal())
 	}
 	return out
 }

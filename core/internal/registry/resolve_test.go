@@ -161,8 +161,8 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		kind         error
 		says, remedy string
 	}{
-		"401 without credentials": {status(401, ""), `{}`, ErrDenied, "no credentials: /docker/config.json has none", "docker login"},
-		"403 with credentials":    {status(403, ""), `{"auths":{"HOST":{"auth":"dTpzZWNyZXQ="}}}`, ErrDenied, "credentials from /docker/config.json", "wrong or expired"},
+		"401 without credentials": {status(401, ""), `{}`, ErrDenied, "config.json has none for", "layerwright login"},
+		"403 with credentials":    {status(403, ""), `{"auths":{"HOST":{"auth":"dTpzZWNyZXQ="}}}`, ErrDenied, "config.json)", "Give it the right to pull"},
 		"404 of a repository":     {status(404, `{"errors":[{"code":"NAME_UNKNOWN"}]}`), `{}`, ErrNotFound, "the repository does not exist", "Check the name"},
 		"404 of a tag":            {status(404, `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`), `{}`, ErrNotFound, "the tag or digest does not exist", "Check the tag"},
 		"404 of either":           {status(404, ""), `{}`, ErrNotFound, "the image or its tag does not exist", "Check the name"},
@@ -172,7 +172,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 			s := httptest.NewServer(tc.h)
 			defer s.Close()
 			host := strings.TrimPrefix(s.URL, "http://")
-			c := newClient(t, func(o *Options) { o.ConfigDir = writeConfig(t, strings.ReplaceAll(tc.config, "HOST", host)) })
+			c := newClient(t, config(t, strings.ReplaceAll(tc.config, "HOST", host)))
 			_, err := c.Resolve(t.Context(), host+"/team/app:1", nil)
 			f, ok := fault.As(err)
 			require.True(t, ok)
@@ -370,9 +370,9 @@ func FuzzResolve(f *testing.F) {
 			resp.Request = r
 			return resp, nil
 		}
-		c, err := New(Options{ConfigDir: t.TempDir(), PullRetries: -1})
+		c, err := New(Options{Environment: map[string]string{"HOME": t.TempDir()}, PullRetries: -1})
 		require.NoError(t, err)
-		c.base = roundTrip(h)
+		c.pull = roundTrip(h)
 		_, _ = c.Resolve(t.Context(), "127.0.0.1:1/x:1", &amd64)
 	})
 }

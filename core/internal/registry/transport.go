@@ -17,61 +17,87 @@ import (
 	"time"
 )
 
-// newTransport makes the shared transport: keep-alive, one pool with and one
-// without verification of certificates, plain HTTP only where it is allowed.
-func newTransport(opts Options, insecure hostSet) http.RoundTripper {
+// poolKey tells connections apart: whether certificates are not checked, HTTP/2
+// or 1.1, and the host where it has certificates of its own.
+type poolKey struct {
+	skip, h2 bool
+	identity string
+}
+
+// pools are the connections that all requests of a Client share.
+type pools struct {
+	byKey      map[poolKey]http.RoundTripper
+	identities map[string]identity
+	old        sync.Map // hosts that get HTTP/1.1
+}
+
+// newPools makes connections: keep-alive, with and without verification of
+// certificates. It reads certificates.
+func newPools(opts Options) (*pools, error) {
 	roots := opts.RootCAs
 	if roots == nil {
 		// Read now: later the root of the file system may be another one.
 		// On error the pool stays nil and Go looks again by itself.
 		roots, _ = x509.SystemCertPool()
 	}
-	proxy := opts.Proxy
-	if proxy == nil {
-		proxy = http.ProxyFromEnvironment
+	ids, err := opts.identities(roots)
+	if err != nil {
+		return nil, err
 	}
-	pool := func(skip, h2 bool) *http.Transport {
-		t := &http.Transport{
-			Proxy:                 proxy,
-			DialContext:           (&net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:       &tls.Config{RootCAs: roots, InsecureSkipVerify: skip, MinVersion: tls.VersionTLS12}, //nolint:gosec // only for hosts that the user named
-			ForceAttemptHTTP2:     h2,
-			MaxIdleConns:          64,
-			MaxIdleConnsPerHost:   16,
-			IdleConnTimeout:       90 * time.Second,
-			TLSHandshakeTimeout:   20 * time.Second,
-			ResponseHeaderTimeout: 5 * time.Minute,
-			ExpectContinueTimeout: time.Second,
-			// Blobs are what they are: nothing may decompress them here.
-			DisableCompression: true,
+	p := &pools{byKey: map[poolKey]http.RoundTripper{}, identities: ids}
+	add := func(name string, id identity) {
+		for _, skip := range []bool{false, true} {
+			for _, h2 := range []bool{false, true} {
+				p.byKey[poolKey{skip, h2, name}] = newPool(opts, id, skip, h2)
+			}
 		}
-		if !h2 {
-			t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-		}
-		return t
 	}
+	add("", identity{roots: roots})
+	for name, id := range ids {
+		add(name, id)
+	}
+	return p, nil
+}
+
+func newPool(opts Options, id identity, skip, h2 bool) *http.Transport {
+	t := &http.Transport{
+		Proxy:                 Proxy(opts.Environment),
+		DialContext:           (&net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSClientConfig:       &tls.Config{RootCAs: id.roots, Certificates: id.client, InsecureSkipVerify: skip, MinVersion: tls.VersionTLS12}, //nolint:gosec // only for hosts that the user named
+		ForceAttemptHTTP2:     h2,
+		MaxIdleConns:          64,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   20 * time.Second,
+		ResponseHeaderTimeout: 5 * time.Minute,
+		ExpectContinueTimeout: time.Second,
+		// Blobs are what they are: nothing may decompress them here.
+		DisableCompression: true,
+	}
+	if !h2 {
+		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	}
+	return t
+}
+
+// newRouting is the transport for pushing, or for pulling.
+func newRouting(opts Options, p *pools, push bool) *routing {
 	agent := "layerwright/" + opts.Version
 	if opts.Version == "" {
 		agent = "layerwright/dev"
 	}
 	return &routing{
-		insecure: insecure,
-		skip:     newHostSet(opts.SkipTLSVerify, opts.SkipTLSVerifyRegistries),
-		agent:    agent,
-		pools: map[[2]bool]http.RoundTripper{
-			{false, true}: pool(false, true), {true, true}: pool(true, true),
-			{false, false}: pool(false, false), {true, false}: pool(true, false),
-		},
+		pools: p, agent: agent, insecure: insecureHosts(opts, push),
+		skip: newHostSet(push && opts.SkipTLSVerify || !push && opts.SkipTLSVerifyPull, opts.SkipTLSVerifyRegistries),
 	}
 }
 
 // routing picks the pool by host, refuses plain HTTP where it is not allowed,
 // and falls back to HTTP/1.1 for a host whose HTTP/2 is broken.
 type routing struct {
+	*pools
 	insecure, skip hostSet
 	agent          string
-	pools          map[[2]bool]http.RoundTripper
-	old            sync.Map // hosts that get HTTP/1.1
 }
 
 // errPlainHTTP is the refusal to send anything unencrypted.
@@ -85,7 +111,8 @@ func (t *routing) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", t.agent)
 	_, old := t.old.Load(host)
-	resp, err := t.pools[[2]bool{t.skip.has(host), !old}].RoundTrip(req)
+	key := poolKey{skip: t.skip.has(host), h2: !old, identity: identityOf(t.identities, host)}
+	resp, err := t.byKey[key].RoundTrip(req)
 	if err == nil || old || !isHTTP2Error(err) {
 		return resp, err
 	}
@@ -98,7 +125,8 @@ func (t *routing) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	return t.pools[[2]bool{t.skip.has(host), false}].RoundTrip(req)
+	key.h2 = false
+	return t.byKey[key].RoundTrip(req)
 }
 
 func isHTTP2Error(err error) bool {
