@@ -124,6 +124,11 @@ func cacheFields() []Field {
 		{Name: "cache-from", Help: "look for results there too: a repository, or type=registry,ref=NAME", Example: "type=registry,ref=org/app:buildcache", at: func(s *Settings) any { return &s.CacheFrom }},
 		{Name: "cache-to", Help: "keep results there: a repository, or type=registry,ref=NAME", Example: "type=registry,ref=org/app:buildcache,mode=max", at: func(s *Settings) any { return &s.CacheTo }},
 		{Name: "cache-ttl", Help: "use no older results", Default: "336h", Example: "72h", at: func(s *Settings) any { return &s.CacheTTL }},
+		{Name: "no-push-cache", Help: "only read the cache, as jobs for pull requests do unless it is false", Example: "true", at: func(s *Settings) any { return &s.NoPushCache }},
+		{Name: "cache-mounts", Help: "keep RUN --mount=type=cache too: on, off, or auto: with cache-repo", Default: "auto", at: func(s *Settings) any { return &s.CacheMounts }},
+		{Name: "cache-mount-max-size", Help: "of a cache mount that is kept", Default: "2g", Example: "500m", at: func(s *Settings) any { return &s.CacheMountMaxSize }},
+		{Name: "cache-scope", Help: "separates cache mounts, of branches for example", Example: "main", at: func(s *Settings) any { return &s.CacheScope }},
+		{Name: "cache-dir", Help: "base images that layerwright warmer has fetched", Default: "/cache", Example: "/mnt/bases", at: func(s *Settings) any { return &s.CacheDir }},
 	}
 }
 

@@ -79,7 +79,8 @@ func TestEverySettingDoesSomething(t *testing.T) {
 		"registry": {"ghcr.io", "username", "u", "password", "geheim"}, "username": {"u", "password", "geheim"}, "password": {"geheim", "username", "u"},
 		"insecure": {"true"}, "skip-tls-verify": {"true"}, "cache": {"true"}, "cache-ttl": {"1h", "cache", "true"}, "isolation": {"chroot"}, "verbosity": {"debug"},
 		"log-format": {"json"}, "docker-config": {"dir"}, "github-token": {"geheim", "context", "https://h.example/o/r.git"}, "file": {"other"},
-		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "skip-push-permission-check": {"true"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
+		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "skip-push-permission-check": {"true"},
+		"no-push-cache": {"true", "cache", "true"}, "cache-mounts": {"on", "cache", "true"}, "cache-mount-max-size": {"5m", "cache", "true"}, "cache-scope": {"main", "cache", "true"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
 	}
 	for _, f := range Fields() {
 		t.Run(f.Name, func(t *testing.T) {
@@ -209,6 +210,29 @@ func TestSecretsAreHidden(t *testing.T) {
 	require.Contains(t, b.String(), "secrets: a=***  (test)\n")
 	require.Contains(t, b.String(), "build-args: TOKEN=***  (test)\n")
 	require.Contains(t, b.String(), "push: true  (default)\n")
+}
+
+// TestPullRequestsOnlyReadTheCache, unless the user says otherwise: docs/cache.md
+// has the reason.
+func TestPullRequestsOnlyReadTheCache(t *testing.T) {
+	for _, c := range []struct {
+		event tags.Event
+		set   string
+		want  bool
+	}{
+		{tags.Event{Name: "push", Ref: "refs/heads/main"}, "", false},
+		{tags.Event{Name: "push", Ref: "refs/heads/main"}, "true", true},
+		{tags.Event{Name: "pull_request", Ref: "refs/pull/1/merge"}, "", true},
+		{tags.Event{Name: "pull_request_target", Ref: "refs/heads/main"}, "", true},
+		{tags.Event{Name: "pull_request", Ref: "refs/pull/1/merge"}, "false", false},
+	} {
+		p, err := Prepare(of("images", "h.example/a", "cache-repo", "h.example/c", "no-push-cache", c.set), Facts{Event: c.event}, Host{})
+		require.NoError(t, err)
+		require.Equal(t, c.want, p.Request.Cache.NoPush, c)
+		require.Equal(t, c.want && c.set == "", strings.Contains(strings.Join(p.Notices, " "), "pull request"), p.Notices)
+	}
+	_, err := Prepare(of("images", "h.example/a", "cache", "true", "no-push-cache", "perhaps"), facts(), Host{})
+	require.ErrorContains(t, err, "neither true nor false")
 }
 
 func TestLoginsComeInOrder(t *testing.T) {

@@ -65,7 +65,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	p.names(c, facts)
 	p.labels(c, facts)
 	p.outputs(c)
-	p.cache(c)
+	p.cache(c, facts)
 	p.registry(c, facts)
 	p.secretValues(facts)
 	var err error

@@ -81,6 +81,12 @@ type Settings struct {
 	CacheFrom, CacheTo []string
 	// CacheTTL is the age from which a result is not used.
 	CacheTTL time.Duration
+	// NoPushCache, a truth value, only reads the cache; when empty, jobs for
+	// pull requests do.
+	NoPushCache string
+	// CacheMounts is auto, on or off; CacheMountMaxSize a size, CacheScope
+	// what separates cache mounts, and CacheDir has base images.
+	CacheMounts, CacheMountMaxSize, CacheScope, CacheDir string
 
 	// Isolation and Store are the engine's; Verbosity and LogFormat say how
 	// progress looks.

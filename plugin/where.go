@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -91,8 +92,9 @@ func (p *Plan) output(text string) error {
 }
 
 // cache says where results of steps are kept.
-func (p *Plan) cache(c *checker) {
+func (p *Plan) cache(c *checker, facts Facts) {
 	s, out := p.Settings, &p.Request.Cache
+	out.Dir = cmp.Or(s.CacheDir, "/cache")
 	repo := c.repository("cache-repo", s.CacheRepo)
 	for _, line := range s.CacheTo {
 		to := p.cachePlace(c, "cache-to", line)
@@ -116,8 +118,27 @@ func (p *Plan) cache(c *checker) {
 	}
 	if repo != "" || len(out.From) > 0 {
 		out.Repo, out.TTL = repo, s.CacheTTL
-		out.Mounts = s.CacheRepo != "" // as on the command line: a repository that was named
-		out.MaxMountSize = 2 << 30
+		mounts := c.choice("cache-mounts", s.CacheMounts, "auto", "on", "off")
+		out.Mounts = mounts == "on" || mounts == "auto" && s.CacheRepo != "" // as on the command line: a repository that was named
+		out.MaxMountSize = cmp.Or(c.size("cache-mount-max-size", s.CacheMountMaxSize), 2<<30)
+		out.Scope = s.CacheScope
+		p.onlyRead(c, facts.Event.PullRequest())
+	}
+}
+
+// onlyRead keeps jobs for pull requests, which may come from anybody, from
+// writing what later builds trust (docs/cache.md).
+func (p *Plan) onlyRead(c *checker, pullRequest bool) {
+	out := &p.Request.Cache
+	switch only, err := strconv.ParseBool(p.Settings.NoPushCache); {
+	case p.Settings.NoPushCache == "":
+		if out.NoPush = pullRequest; pullRequest && out.Repo != "" {
+			p.Notices = append(p.Notices, fmt.Sprintf("the cache is only read, since this is a pull request (%s)", c.spell("no-push-cache")))
+		}
+	case err != nil:
+		c.add("no-push-cache", "%q is neither true nor false", p.Settings.NoPushCache)
+	default:
+		out.NoPush = only
 	}
 }
 

@@ -39,6 +39,12 @@ type Event struct {
 	Now, CommitTime time.Time
 }
 
+// PullRequest says whether the event is one of a pull or merge request, of
+// whatever kind.
+func (e Event) PullRequest() bool {
+	return strings.HasPrefix(e.Name, "pull_request") || strings.HasPrefix(e.Ref, "refs/pull/")
+}
+
 // Branch is the branch of a branch's event, otherwise empty.
 func (e Event) Branch() string { return after(e.Ref, "refs/heads/") }
 
