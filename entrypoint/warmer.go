@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -49,6 +50,9 @@ func (p *process) warmerCommand() *cobra.Command {
 		}
 		view := display.New(p.format(f), p.stderr, display.Options{Verbosity: verbosity, Color: p.color(), Size: p.terminal})
 		r.Progress = view
+		if c.Flags().Changed("cache-ttl") {
+			view.Emit(core.Notice{Level: core.Info, Text: "--cache-ttl has no effect: blobs are known by their digest and do not age", Time: time.Now()})
+		}
 		err = core.Warm(c.Context(), r)
 		out := display.Outcome{Files: []string{r.Dir}}
 		if err != nil {

@@ -156,8 +156,9 @@ func TestWarmerFillsADirectoryThatBuildsRead(t *testing.T) {
 		}
 	}
 	require.Equal(t, 2, build())
-	got := onHostCommand(t, "warmer", "--cache-dir", dir, "--force", "--dockerfile", filepath.Join(context, "Dockerfile"))
+	got := onHostCommand(t, "warmer", "--cache-dir", dir, "--force", "--cache-ttl", "1h", "--dockerfile", filepath.Join(context, "Dockerfile"))
 	require.Equal(t, 0, got.code, got.output)
+	require.Contains(t, got.output, "--cache-ttl has no effect")
 	require.Equal(t, 1, build(), "whole again")
 	got = onHostCommand(t, "warmer", "--cache-dir", dir, "--image", proxy.addr+"/none:1")
 	require.Equal(t, 3, got.code, got.output)
