@@ -290,16 +290,8 @@ func (c *Cache) find(ctx context.Context, tag string) *Record {
 }
 
 func (c *Cache) ask(ctx context.Context, tag string) *Record {
-	for _, repo := range c.opts.Read {
-		c.mu.Lock()
-		down := c.down[repo]
-		c.mu.Unlock()
-		if down {
-			continue
-		}
-		limited, cancel := context.WithTimeoutCause(ctx, lookupPatience, errSlow)
-		r, err := repo.Get(limited, tag)
-		cancel()
+	for _, repo := range c.reachable() {
+		r, err := patientGet(ctx, repo, tag)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -324,7 +316,21 @@ func (c *Cache) ask(ctx context.Context, tag string) *Record {
 	return nil
 }
 
+// reachable are the repositories that have not failed yet.
+func (c *Cache) reachable() []Repository {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(c.opts.Read), func(r Repository) bool { return c.down[r] })
+}
+
 var errSlow = errors.New("it does not answer in time")
+
+// patientGet is Get, which a slow repository ends with errSlow.
+func patientGet(ctx context.Context, repo Repository, tag string) (*Record, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookupPatience, errSlow)
+	defer cancel()
+	return repo.Get(ctx, tag)
+}
 
 func (c *Cache) wasExpired(tag string) bool {
 	c.mu.Lock()

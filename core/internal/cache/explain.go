@@ -119,16 +119,8 @@ func (c *Cache) listTag(name string) string {
 
 // lastList is the list of the build before.
 func (c *Cache) lastList(ctx context.Context, tag string) (l list, ok bool) {
-	for _, repo := range c.opts.Read {
-		c.mu.Lock()
-		down := c.down[repo]
-		c.mu.Unlock()
-		if down {
-			continue
-		}
-		limited, cancel := context.WithTimeoutCause(ctx, lookupPatience, errSlow)
-		r, err := repo.Get(limited, tag)
-		cancel()
+	for _, repo := range c.reachable() {
+		r, err := patientGet(ctx, repo, tag)
 		if err != nil {
 			continue // an explanation is not worth a complaint
 		}

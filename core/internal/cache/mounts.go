@@ -139,9 +139,7 @@ func (m *Mounts) find(ctx context.Context, id string) *Record {
 	}
 	for _, repo := range m.opts.Read {
 		for _, scope := range scopes {
-			limited, cancel := context.WithTimeoutCause(ctx, lookupPatience, errSlow)
-			r, err := repo.Get(limited, m.tag(scope, id))
-			cancel()
+			r, err := patientGet(ctx, repo, m.tag(scope, id))
 			if err == nil {
 				r.From = repo
 				return r
