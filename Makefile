@@ -12,9 +12,9 @@ ifeq ($(CI),true)
 export LAYERWRIGHT_TEST_NO_SKIP = 1
 endif
 
-TEST_PACKAGES := docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd gcc libc6-dev
+TEST_PACKAGES := ca-certificates docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd gcc libc6-dev
 
-.PHONY: bench build buildkit compare demo lint vet unit race blackbox test test-deps clean
+.PHONY: bench build buildkit compare demo image lint vet unit race blackbox test test-deps clean
 
 build: ## bin/layerwright
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/layerwright ./entrypoint
@@ -25,6 +25,22 @@ buildkit: ## bin/buildkitd and bin/buildctl, which the tests compare with
 demo: build ## a build from beginning to end, nothing needed but Linux and Go
 	$(GO) build -o bin/demo ./tests/demo
 	bin/demo
+
+IMAGE ?= layerwright:$(IMAGE_TARGET)
+IMAGE_TARGET ?= executor
+IMAGE_CERTIFICATES ?= /etc/ssl/certs/ca-certificates.crt
+IMAGE_ARCH := $(shell $(GO) env GOARCH)
+
+image: build ## the image, built by Layerwright itself and without a registry: make image IMAGE_TARGET=debug
+	@[[ -r $(IMAGE_CERTIFICATES) ]] || { echo "image: $(IMAGE_CERTIFICATES) is missing: install ca-certificates, or name another file: IMAGE_CERTIFICATES=FILE" >&2; exit 4; }
+	@busybox=$$(command -v busybox) || [[ $(IMAGE_TARGET) != debug ]] || { echo "image: install busybox-static for the debug image" >&2; exit 4; }; \
+	rm -rf .image && mkdir -p .image/compile .image/shell/bin .image/applets .image/context && \
+	tools/image/tree.sh bin/layerwright $(IMAGE_CERTIFICATES) .image/compile/out/$(IMAGE_ARCH) && \
+	{ [[ -z "$$busybox" ]] || { cp "$$busybox" .image/shell/bin/busybox && tools/image/applets.sh "$$busybox" .image/applets/out; }; }
+	bin/layerwright build --file Dockerfile --target $(IMAGE_TARGET) --reproducible \
+	  --build-context compile=.image/compile --build-context shell=.image/shell --build-context applets=.image/applets \
+	  --destination $(IMAGE) --no-push --tar-path .image/image.tar --oci-layout-path .image/layout .image/context
+	@if docker version >/dev/null 2>&1; then docker load --input .image/image.tar; else echo "image: no Docker engine here; .image/layout is an OCI layout, .image/image.tar is for docker load"; fi
 
 test: test-deps lint vet race unit blackbox ## everything
 

@@ -290,7 +290,7 @@ func (b *build) environment(res *frontend.Result) (*ops.Env, error) {
 		Blobs:  commit.New(dirs["blobs"], blobs),
 		Images: b.layersOf, Layouts: b.layoutLayers, Web: b.remote.web, Git: repositories, Locals: b.locals, Outside: b.machine.outside, Secrets: b.secrets, SSH: b.agents,
 		Caches: filepath.Join(b.machine.store, "caches"), CacheMounts: mounts, Scratch: dirs["steps"],
-		NetworkNone: sync.OnceValue(sandbox.TryNetworkNone), Progress: b.sink, Wanted: wanted, Saved: b.cache != nil,
+		NetworkNone: sync.OnceValue(sandbox.TryNetworkNone), Seen: b.exposed(), Progress: b.sink, Wanted: wanted, Saved: b.cache != nil,
 		Made: func(v *graph.Vertex, l v1.Layer, created time.Time) { b.layerMade(v, l, created, final[v]) },
 	}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/layerwright/layerwright/core"
@@ -77,7 +78,7 @@ func (p *process) environ() []string {
 // run is the program without its process: it returns the exit code.
 func (p *process) run(ctx context.Context) int {
 	root := p.command() //nolint:contextcheck // cobra hands it to the commands
-	root.SetArgs(p.args[1:])
+	root.SetArgs(withCommand(root, p.args[1:]))
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
@@ -89,6 +90,19 @@ func (p *process) run(ctx context.Context) int {
 		return exitCode(ctx, err)
 	}
 	return p.code
+}
+
+// withCommand adds "build" where there are only flags, and none of root's own:
+// so are Kaniko's image, and images in its place, run in pipelines.
+func withCommand(root *cobra.Command, args []string) []string {
+	if len(args) == 0 || !strings.HasPrefix(args[0], "-") {
+		return args
+	}
+	name, _, _ := strings.Cut(args[0], "=")
+	if name == "-h" || name == "--help" || root.Flags().Lookup(strings.TrimLeft(name, "-")) != nil {
+		return args
+	}
+	return append([]string{"build"}, args...)
 }
 
 // asUsage classifies an error of the command line.

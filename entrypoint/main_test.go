@@ -154,6 +154,7 @@ func TestUsageErrors(t *testing.T) {
 	}{
 		{"an unknown flag suggests the nearest", []string{"build", "--destinatoin", "x"}, []string{"--destinatoin", "Did you mean --destination?"}},
 		{"also an alias", []string{"build", "--custom-platfrom", "x"}, []string{"--custom-platform?"}},
+		{"flags without a command are of build", []string{"--destinatoin=x"}, []string{"Did you mean --destination?", "layerwright build --help"}},
 		{"an unknown command suggests the nearest", []string{"bild"}, []string{`"bild"`, "layerwright build?"}},
 		{"a value that is none of the choices", []string{"build", "--isolation", "chrot"}, []string{"inplace", "did you mean chroot?"}},
 		{"nowhere to put the image", []string{"build", "."}, []string{"--destination", "--no-push"}},

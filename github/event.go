@@ -2,6 +2,7 @@ package github
 
 import (
 	"encoding/json"
+	"path"
 	"strings"
 	"time"
 
@@ -96,11 +97,18 @@ func (a *adapter) contexts(values plugin.Values) {
 // containerRegistry is GitHub's own.
 const containerRegistry = "ghcr.io"
 
+// loggedIn says whether there is a config.json at DOCKER_CONFIG, as login-action
+// writes it. The variable alone says nothing: our image sets it.
+func (a *adapter) loggedIn() bool {
+	dir := a.job.Env["DOCKER_CONFIG"]
+	return dir != "" && a.job.Exists(path.Join(dir, "config.json"))
+}
+
 // logIn makes the job's token the password of GitHub's registry where an image
 // goes there and nothing else was given.
 func (a *adapter) logIn(values plugin.Values) {
 	token := values["github-token"]
-	if len(token.Values) == 0 || len(values["password"].Values) > 0 || len(values["username"].Values) > 0 || a.job.Env["DOCKER_CONFIG"] != "" || len(values["docker-config"].Values) > 0 {
+	if len(token.Values) == 0 || len(values["password"].Values) > 0 || len(values["username"].Values) > 0 || a.loggedIn() || len(values["docker-config"].Values) > 0 {
 		return
 	}
 	if r := values["registry"].Values; len(r) > 0 && r[0] != containerRegistry {

@@ -319,3 +319,16 @@ func FuzzLines(f *testing.F) {
 		}
 	})
 }
+
+// TestTheImagesOwnDockerConfigIsNoLogin: the variable is set in our image, as in
+// Kaniko's, whether or not somebody has put a file there.
+func TestTheImagesOwnDockerConfigIsNoLogin(t *testing.T) {
+	env := with(recorded(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})
+	env["DOCKER_CONFIG"] = "/kaniko/.docker/"
+	r := &run{env: env}
+	a := r.adapter()
+	a.job.Exists = func(name string) bool { return name != "/kaniko/.docker/config.json" }
+	p, err := plugin.Prepare(a.Read())
+	require.NoError(t, err)
+	require.Equal(t, "tok-en", p.Login.Password)
+}

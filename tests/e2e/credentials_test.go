@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/crypto/bcrypt"
 
 	"github.com/layerwright/layerwright/tests/parts"
 )
@@ -18,9 +17,9 @@ import (
 // for each step, from and to a registry that demands a login, which comes from
 // where pipelines of Kaniko have it. Steps see neither file nor variable.
 func TestCredentialsInAJob(t *testing.T) {
-	locked := lockedRegistry(t)
+	locked := parts.LockedRegistry(t)
 	base := smallBase(t)
-	conf := fmt.Sprintf(`{"auths":{%q:{"auth":%q}},"proxies":{"default":{"noProxy":"from.config.json"}}}`, locked.Addr, base64.StdEncoding.EncodeToString([]byte("user:"+lockedPassword)))
+	conf := fmt.Sprintf(`{"auths":{%q:{"auth":%q}},"proxies":{"default":{"noProxy":"from.config.json"}}}`, locked.Addr, base64.StdEncoding.EncodeToString([]byte("user:"+parts.LockedPassword)))
 	file := filepath.Join(t.TempDir(), "config.json")
 	require.NoError(t, os.WriteFile(file, []byte(conf), 0o644))
 	dir := buildContext(t, map[string]string{
@@ -43,12 +42,12 @@ func TestCredentialsInAJob(t *testing.T) {
 					"--dockerfile", step.file, "--destination", locked.Addr + "/app" + step.tag, "--cache", "--cache-repo", locked.Addr + "/cache", "--no-cache"}, w.args...)...))
 				require.Equal(t, 0, got.code, got.output)
 				require.Contains(t, got.output, "isolation inplace")
-				require.NotContains(t, got.output, lockedPassword)
+				require.NotContains(t, got.output, parts.LockedPassword)
 			}
 			got := run(t, jobCommand(t.Context(), t, w.docker, dir, append([]string{"doctor", "--registry", locked.Addr}, credentialsFlag(w.args)...)...))
 			require.Equal(t, 0, got.code, got.output)
 			require.Contains(t, got.output, "The registry takes it.")
-			require.NotContains(t, got.output, lockedPassword)
+			require.NotContains(t, got.output, parts.LockedPassword)
 		})
 	}
 
@@ -59,7 +58,7 @@ func TestCredentialsInAJob(t *testing.T) {
 			cmd.Env = append(os.Environ(), "DOCKER_CONFIG="+conf)
 			got := run(t, cmd)
 			require.Equal(t, 0, got.code, got.output)
-			require.NotContains(t, got.output, lockedPassword)
+			require.NotContains(t, got.output, parts.LockedPassword)
 		})
 	}
 
@@ -71,19 +70,6 @@ func TestCredentialsInAJob(t *testing.T) {
 	}
 	require.NotContains(t, got.output, "planted-wrong")
 	require.NotContains(t, got.output, "echo one", "no step began")
-}
-
-// lockedPassword opens a lockedRegistry to user.
-const lockedPassword = "planted-password"
-
-// lockedRegistry demands a login.
-func lockedRegistry(t *testing.T) *parts.Registry {
-	t.Helper()
-	hash, err := bcrypt.GenerateFromPassword([]byte(lockedPassword), bcrypt.MinCost)
-	require.NoError(t, err)
-	path := filepath.Join(t.TempDir(), "htpasswd")
-	require.NoError(t, os.WriteFile(path, append([]byte("user:"), hash...), 0o600))
-	return parts.NewRegistry(t, "auth: {htpasswd: {realm: r, path: "+path+"}}\n")
 }
 
 // credentialsFlag is a bare --secret as doctor has it.
@@ -99,10 +85,10 @@ func credentialsFlag(args []string) (out []string) {
 
 // TestLoginInAJob logs in, builds and logs out, as a script of a job does.
 func TestLoginInAJob(t *testing.T) {
-	locked := lockedRegistry(t)
+	locked := parts.LockedRegistry(t)
 	dir := buildContext(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"})
 	got := inShell(t, dir, `set -e
-printf %s `+lockedPassword+` | layerwright login -u user --password-stdin `+locked.Addr+`
+printf %s `+parts.LockedPassword+` | layerwright login -u user --password-stdin `+locked.Addr+`
 stat -c %a ~/.docker/config.json
 layerwright build --log-format plain -c /workspace -d `+locked.Addr+`/login:1
 layerwright logout `+locked.Addr+`
@@ -112,5 +98,5 @@ layerwright build --log-format plain -c /workspace -d `+locked.Addr+`/login:2
 	require.Contains(t, got.output, "no credentials: ")
 	require.Contains(t, got.output, "login:1")
 	require.Contains(t, got.output, "\n600\n")
-	require.NotContains(t, got.output, lockedPassword)
+	require.NotContains(t, got.output, parts.LockedPassword)
 }

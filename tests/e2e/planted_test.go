@@ -53,8 +53,8 @@ func planted(data []byte) string {
 // steps look for them and builds succeed and fail: none is in a log, an image, a
 // record of the cache or a history entry.
 func TestPlantedSecretsAreNowhere(t *testing.T) {
-	locked := lockedRegistry(t)
-	env, conf := plant(locked.Addr, lockedPassword)
+	locked := parts.LockedRegistry(t)
+	env, conf := plant(locked.Addr, parts.LockedPassword)
 	file := filepath.Join(t.TempDir(), "config.json")
 	require.NoError(t, os.WriteFile(file, []byte(conf), 0o644))
 	// The instruction's own text must not match.

@@ -235,3 +235,21 @@ func (s *Set) newJobImage(ctx context.Context, d *Docker) (string, error) {
 	}
 	return image, nil
 }
+
+// ProductImage is the name of our own image in the engine, target executor or
+// debug of the Dockerfile, as make image builds and loads it.
+func ProductImage(t testing.TB, d *Docker, target string) string {
+	t.Helper()
+	Need(t, needProgram("make"))
+	name := "layerwright-product:" + target
+	if out, err := d.Command(t.Context(), "image", "inspect", name).CombinedOutput(); err == nil && len(out) > 0 {
+		return name
+	}
+	cmd := exec.CommandContext(t.Context(), "make", "image", "IMAGE="+name, "IMAGE_TARGET="+target)
+	cmd.Dir = Repo()
+	cmd.Env = append(os.Environ(), "DOCKER_HOST="+d.Host)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make image: %v\n%s", err, out)
+	}
+	return name
+}

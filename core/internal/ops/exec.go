@@ -186,6 +186,9 @@ func (o *execOp) command(ctx context.Context, root string, mounts []sandbox.Moun
 	for _, n := range outcome.Notices {
 		o.env.notice(o.v, "%s", n)
 	}
+	if o.env.Seen != nil && len(outcome.Mounts) > 0 {
+		o.env.Seen(outcome.Mounts)
+	}
 	return outcome, o.explain(ctx, err, log)
 }
 

@@ -54,6 +54,8 @@ type Env struct {
 	Git *git.Source
 	// NetworkNone says why a step cannot be without a network; nil if it can.
 	NetworkNone func() error
+	// Seen is told of the job's mounts that a step could see; may be nil.
+	Seen func(mounts []string)
 	// Caches is the directory of cache mounts, Scratch one for temporary
 	// directories, both on the file system of the trees.
 	Caches, Scratch string

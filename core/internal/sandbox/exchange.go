@@ -186,6 +186,18 @@ func (x *exchange) stays(rel string) bool {
 	return slices.Contains(runtimeDirs, rel) || slices.Contains(x.Keep, rel)
 }
 
+// visible are the mounts, absolute, that stay and are neither ours nor of every
+// container.
+func (x *exchange) visible() (list []string) {
+	for p, f := range x.fixed {
+		if f.Mount != 0 && !x.stays(p) && !slices.Contains(mountedFiles, p) {
+			list = append(list, "/"+p)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
 // leadsToOurs says whether something of ours lies beneath the path.
 func (x *exchange) leadsToOurs(rel string) bool {
 	return slices.ContainsFunc(x.Keep, func(k string) bool { return strings.HasPrefix(k, rel+"/") })

@@ -141,7 +141,7 @@ func (s *inplace) Run(ctx context.Context, step Step) (_ Outcome, err error) {
 	}
 	s.notices(step)
 	slices.Sort(res.Suspect)
-	return Outcome{Suspect: slices.Compact(res.Suspect)}, err
+	return Outcome{Suspect: slices.Compact(res.Suspect), Mounts: res.Mounts}, err
 }
 
 // checkMounts refuses what cannot be given to the step, before anything runs.

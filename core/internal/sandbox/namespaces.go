@@ -113,6 +113,8 @@ type supervisedResult struct {
 	Fault            *startFault
 	Code, Signal     int
 	Suspect, Notices []string
+	// Mounts is Outcome.Mounts.
+	Mounts []string `json:",omitempty"`
 	// Collision is set where isolation inplace met one.
 	Collision *CollisionError `json:",omitempty"`
 }

@@ -125,6 +125,9 @@ type Outcome struct {
 	Suspect []string
 	// Notices are sentences for the user: what could only be done nearly.
 	Notices []string
+	// Mounts are the job's own mounts, absolute, that the step could see,
+	// because the kernel does not let them be set aside.
+	Mounts []string
 }
 
 // ExitError is a command that ran and failed.

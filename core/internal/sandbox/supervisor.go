@@ -119,6 +119,7 @@ func (s *supervision) holdRoot() (f *startFault, err error) {
 	if err := x.forth(); err != nil {
 		return nil, exchangeFault(err)
 	}
+	s.result.Mounts = x.visible()
 	if err := openMountedFiles(x, s.spec.Inplace.ExtraHosts); err != nil {
 		return nil, err
 	}

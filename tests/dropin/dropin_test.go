@@ -1,0 +1,194 @@
+// Package dropin runs pipelines that were written for Kaniko with only the image's
+// name changed: our own image, as make image builds it, in default containers.
+package dropin_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/layerwright/layerwright/tests/parts"
+)
+
+func TestMain(m *testing.M) { parts.Run(m) }
+
+// pipeline is one way in which people run Kaniko.
+type pipeline struct {
+	name string
+	// target of our Dockerfile: debug where there has to be a shell.
+	target string
+	// docker are further arguments of docker run, args what follows the image.
+	docker, args []string
+	// says is part of the output.
+	says string
+}
+
+// TestKanikosPipelines: each builds from and pushes to a registry that demands a
+// login, and no step sees the login.
+func TestKanikosPipelines(t *testing.T) {
+	d := parts.Engine(t)
+	locked := parts.LockedRegistry(t)
+	auth := base64.StdEncoding.EncodeToString([]byte(parts.LockedUser + ":" + parts.LockedPassword))
+	conf := fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, locked.Addr, auth)
+	secrets := t.TempDir()
+	require.NoError(t, os.Chmod(secrets, 0o755))
+	file := filepath.Join(secrets, "config.json")
+	require.NoError(t, os.WriteFile(file, []byte(conf), 0o644))
+	base := parts.SharedRegistry(t).Addr + "/small:1"
+	parts.PushBase(t, base, parts.SmallBase(t))
+
+	for _, p := range []pipeline{
+		// Kaniko's README, "Running kaniko in Docker".
+		{"docker run with a mounted config.json", "executor",
+			[]string{"-v", file + ":/kaniko/.docker/config.json:ro", "-v", "CONTEXT:/workspace"},
+			[]string{"--dockerfile", "/workspace/Dockerfile", "--destination", "REF", "--context", "dir:///workspace/"}, ""},
+		{"docker run with inline DOCKER_CONFIG", "executor",
+			[]string{"-e", "DOCKER_CONFIG=" + conf, "-v", "CONTEXT:/workspace"},
+			[]string{"--dockerfile=Dockerfile", "--destination=REF"}, ""},
+		{"docker run with a credentials file", "executor",
+			[]string{"-v", secrets + ":/opt/creds:ro", "-v", "CONTEXT:/workspace"},
+			[]string{"--secret", "/opt/creds/config.json", "--destination", "REF", "--context=/workspace"}, ""},
+		{"docker run of /kaniko/executor", "executor",
+			[]string{"-v", file + ":/kaniko/.docker/config.json:ro", "-v", "CONTEXT:/workspace", "--entrypoint", "/kaniko/executor"},
+			[]string{"--dockerfile=Dockerfile", "--context=dir:///workspace", "--destination=REF"}, ""},
+		{"cache and cache repository", "executor",
+			[]string{"-v", file + ":/kaniko/.docker/config.json:ro", "-v", "CONTEXT:/workspace"},
+			[]string{"--context=dir:///workspace", "--destination=REF", "--cache=true", "--cache-copy-layers", "--cache-repo=" + locked.Addr + "/cache"}, "cache   "},
+		// GitLab's documentation of Kaniko: "Build and push to the GitLab container registry".
+		{"GitLab's job", "debug",
+			[]string{"--entrypoint", "", "-v", "CONTEXT:/builds/group/project", "-w", "/builds/group/project", "-e", "CI=true", "-e", "GITLAB_CI=true",
+				"-e", "CI_PROJECT_DIR=/builds/group/project", "-e", "CI_REGISTRY=" + locked.Addr, "-e", "CI_REGISTRY_USER=" + parts.LockedUser, "-e", "CI_REGISTRY_PASSWORD=" + parts.LockedPassword, "-e", "IMAGE=REF"},
+			[]string{"sh", "-c", `/kaniko/executor --context "${CI_PROJECT_DIR}" --dockerfile "${CI_PROJECT_DIR}/Dockerfile" --destination "${IMAGE}"`}, ""},
+		// The same as it was documented before, with a config.json of its own.
+		{"GitLab's job that writes config.json", "debug",
+			[]string{"--entrypoint", "", "-v", "CONTEXT:/builds/group/project", "-w", "/builds/group/project", "-e", "REGISTRY=" + locked.Addr, "-e", "AUTH_USER=" + parts.LockedUser, "-e", "AUTH_PASSWORD=" + parts.LockedPassword},
+			[]string{"/busybox/sh", "-c", `mkdir -p /kaniko/.docker
+echo "{\"auths\":{\"${REGISTRY}\":{\"auth\":\"$(printf "%s:%s" "${AUTH_USER}" "${AUTH_PASSWORD}" | base64 | tr -d '\n')\"}}}" > /kaniko/.docker/config.json
+/kaniko/executor --context /builds/group/project --dockerfile /builds/group/project/Dockerfile --destination REF && test -s /kaniko/.docker/config.json`}, ""},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			dir := newContext(t, base)
+			ref := locked.Addr + "/app:" + strings.ReplaceAll(strings.ToLower(filepath.Base(t.Name())), "'", "")
+			fill := func(list []string) (out []string) {
+				for _, s := range list {
+					out = append(out, strings.NewReplacer("CONTEXT:", dir+":", "REF", ref).Replace(s))
+				}
+				return out
+			}
+			command := append([]string{"run", "--rm", "--network", "host"}, fill(p.docker)...)
+			command = append(append(command, parts.ProductImage(t, d, p.target)), fill(p.args)...)
+			out := d.Must(t, command...)
+			require.Contains(t, out, "isolation inplace")
+			require.Contains(t, out, p.says)
+			require.NotContains(t, out, parts.LockedPassword)
+			require.NotContains(t, out, auth)
+			login := d.Command(t.Context(), "--config", secrets, "pull", ref)
+			got, err := login.CombinedOutput()
+			require.NoError(t, err, string(got))
+			require.Equal(t, "built\n", d.Must(t, "run", "--rm", "--network", "none", ref))
+		})
+	}
+}
+
+// newContext is a build context whose step looks for logins.
+func newContext(t *testing.T, base string) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+base+`
+COPY message /message
+RUN for f in /kaniko/.docker/config.json /opt/creds/config.json /root/.docker/config.json; do ! cat $f || exit 9; done; ! env | grep -e auth -e planted
+CMD ["cat", "/message"]
+`), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "message"), []byte("built\n"), 0o644))
+	return dir
+}
+
+// TestALoginThatCannotBeSetAsideIsSaid: a volume on a directory of the image stays
+// where it is, and steps can read it; the log says so, and only of that.
+func TestALoginThatCannotBeSetAsideIsSaid(t *testing.T) {
+	d := parts.Engine(t)
+	reg := parts.SharedRegistry(t)
+	base := reg.Addr + "/small:1"
+	parts.PushBase(t, base, parts.SmallBase(t))
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+base+"\nRUN true\nRUN true\n"), 0o644))
+	build := func(docker ...string) string {
+		command := append([]string{"run", "--rm", "--network", "host", "-v", dir + ":/workspace"}, docker...)
+		return d.Must(t, append(command, parts.ProductImage(t, d, "executor"), "--context=/workspace", "--no-push")...)
+	}
+	const says = "steps can see what the job has mounted at "
+	require.Equal(t, 1, strings.Count(build("-v", t.TempDir()+":/kaniko/.docker"), says+"/kaniko/.docker:"))
+	require.NotContains(t, build("-v", t.TempDir()+":/opt/logins"), says)
+	require.NotContains(t, build(), says)
+}
+
+// TestTarOutput is Kaniko's --tar-path, in both of its spellings, with what docker
+// load makes of it.
+func TestTarOutput(t *testing.T) {
+	d := parts.Engine(t)
+	base := parts.SharedRegistry(t).Addr + "/small:1"
+	parts.PushBase(t, base, parts.SmallBase(t))
+	for _, flag := range []string{"--tar-path", "--tarPath"} {
+		dir := newContext(t, base)
+		d.Must(t, "run", "--rm", "--network", "host", "-v", dir+":/workspace", parts.ProductImage(t, d, "executor"),
+			"--context=dir:///workspace", "--no-push", "--destination=tar.example/app:1", flag+"=/workspace/image.tar")
+		d.Must(t, "load", "--input", filepath.Join(dir, "image.tar"))
+		require.Equal(t, "built\n", d.Must(t, "run", "--rm", "--network", "none", "tar.example/app:1"))
+		d.Must(t, "rmi", "tar.example/app:1")
+	}
+}
+
+// TestTheImageItself: what is in it, and how large it is.
+func TestTheImageItself(t *testing.T) {
+	d := parts.Engine(t)
+	for target, most := range map[string]int64{"executor": 25 << 20, "debug": 27 << 20} {
+		image := parts.ProductImage(t, d, target)
+		layout := filepath.Join(parts.Repo(), ".image/layout/blobs/sha256")
+		if target == "debug" || exec.Command("test", "-d", layout).Run() == nil {
+			var size int64
+			blobs, err := os.ReadDir(layout)
+			require.NoError(t, err)
+			for _, b := range blobs {
+				fi, err := b.Info()
+				require.NoError(t, err)
+				size += fi.Size()
+			}
+			require.Less(t, size, most, target)
+		}
+		names := listing(t, d, image)
+		require.Contains(t, names, "kaniko/executor")
+		require.Contains(t, names, "kaniko/warmer")
+		require.Contains(t, names, "kaniko/ssl/certs/ca-certificates.crt")
+		require.Equal(t, target == "debug", strings.Contains(names, "layerwright/busybox/sh"), names)
+		require.Equal(t, "layerwright", strings.Fields(d.Must(t, "run", "--rm", "--entrypoint", "/kaniko/executor", image, "version"))[0])
+	}
+}
+
+// listing is the names of an image's files.
+func listing(t *testing.T, d *parts.Docker, image string) string {
+	t.Helper()
+	id := strings.TrimSpace(d.Must(t, "create", image))
+	defer d.Must(t, "rm", id)
+	data, err := d.Command(t.Context(), "export", id).Output()
+	require.NoError(t, err)
+	var names strings.Builder
+	r := tar.NewReader(bytes.NewReader(data))
+	for {
+		h, err := r.Next()
+		if err == io.EOF {
+			return names.String()
+		}
+		require.NoError(t, err)
+		names.WriteString(h.Name + "\n")
+	}
+}

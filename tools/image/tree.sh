@@ -1,0 +1,17 @@
+#!/bin/sh
+# Lays out the root file system of our images. What runs is below /layerwright, which
+# stays in place in isolation inplace; /kaniko, where pipelines put their logins, is a
+# directory of its own, so that it is set aside and no step sees it.
+#
+#   tree.sh BINARY CERTIFICATES DIRECTORY
+set -eu
+binary=$1 certificates=$2 root=$3
+mkdir -p "$root/layerwright/bin" "$root/kaniko/ssl/certs" "$root/workspace" "$root/cache" "$root/tmp"
+chmod 1777 "$root/tmp"
+cp "$binary" "$root/layerwright/bin/layerwright"
+chmod 755 "$root/layerwright/bin/layerwright"
+cp "$certificates" "$root/kaniko/ssl/certs/ca-certificates.crt"
+chmod 644 "$root/kaniko/ssl/certs/ca-certificates.crt"
+for name in executor warmer; do
+    ln -sf ../layerwright/bin/layerwright "$root/kaniko/$name"
+done
