@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,7 +79,7 @@ func (p *process) environ() []string {
 // run is the program without its process: it returns the exit code.
 func (p *process) run(ctx context.Context) int {
 	root := p.command() //nolint:contextcheck // cobra hands it to the commands
-	root.SetArgs(withCommand(root, p.args[1:]))
+	root.SetArgs(withCommand(root, p.args))
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
@@ -92,17 +93,26 @@ func (p *process) run(ctx context.Context) int {
 	return p.code
 }
 
-// withCommand adds "build" where there are only flags, and none of root's own:
-// so are Kaniko's image, and images in its place, run in pipelines.
+// withCommand gives the arguments with the command that is meant where there are
+// only flags, and none of root's own: so is Kaniko's image run in pipelines. Under
+// the names of Kaniko's two programs there need be no flags either.
 func withCommand(root *cobra.Command, args []string) []string {
-	if len(args) == 0 || !strings.HasPrefix(args[0], "-") {
+	program, args := filepath.Base(args[0]), args[1:]
+	command := "build"
+	if program == "warmer" {
+		command = program
+	}
+	if len(args) == 0 {
+		if program == "executor" || program == "warmer" {
+			return []string{command}
+		}
 		return args
 	}
 	name, _, _ := strings.Cut(args[0], "=")
-	if name == "-h" || name == "--help" || root.Flags().Lookup(strings.TrimLeft(name, "-")) != nil {
+	if !strings.HasPrefix(name, "-") || program != "warmer" && (name == "-h" || name == "--help" || root.Flags().Lookup(strings.TrimLeft(name, "-")) != nil) {
 		return args
 	}
-	return append([]string{"build"}, args...)
+	return append([]string{command}, args...)
 }
 
 // asUsage classifies an error of the command line.

@@ -191,6 +191,26 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
+func TestTheCommandThatFlagsAreOf(t *testing.T) {
+	root := (&process{args: []string{"layerwright"}}).command()
+	for _, c := range []struct{ args, want string }{
+		{"layerwright", ""},
+		{"layerwright --help", "--help"},
+		{"layerwright --print-settings", "--print-settings"},
+		{"layerwright doctor", "doctor"},
+		{"layerwright --context=. -d x", "build --context=. -d x"},
+		{"/kaniko/executor", "build"},
+		{"/kaniko/executor -c . --destination=x", "build -c . --destination=x"},
+		{"/kaniko/executor version", "version"},
+		{"/kaniko/executor --help", "--help"},
+		{"/kaniko/warmer", "warmer"},
+		{"/kaniko/warmer --image x", "warmer --image x"},
+		{"/kaniko/warmer --help", "warmer --help"},
+	} {
+		require.Equal(t, c.want, strings.Join(withCommand(root, strings.Fields(c.args)), " "), c.args)
+	}
+}
+
 func TestUsageErrorAsJSON(t *testing.T) {
 	code, _, stderr := invoke(t, "", "build", "--log-format", "json", "-d", "UPPER")
 	require.Equal(t, 2, code)

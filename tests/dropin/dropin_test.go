@@ -174,6 +174,18 @@ func TestTheImageItself(t *testing.T) {
 	}
 }
 
+// TestWarmer is Kaniko's, with a directory that the builder then reads.
+func TestWarmer(t *testing.T) {
+	d := parts.Engine(t)
+	base := parts.SharedRegistry(t).Addr + "/small:1"
+	parts.PushBase(t, base, parts.SmallBase(t))
+	cache := t.TempDir()
+	d.Must(t, "run", "--rm", "--network", "host", "-v", cache+":/cache", "--entrypoint", "/kaniko/warmer", parts.ProductImage(t, d, "executor"), "--cache-dir=/cache", "--image="+base)
+	require.FileExists(t, filepath.Join(cache, "index.json"))
+	out := d.Must(t, "run", "--rm", "--network", "host", "-v", newContext(t, base)+":/workspace", "-v", cache+":/cache:ro", parts.ProductImage(t, d, "executor"), "--no-push")
+	require.NotContains(t, out, "pull "+base, "the layer is not fetched")
+}
+
 // listing is the names of an image's files.
 func listing(t *testing.T, d *parts.Docker, image string) string {
 	t.Helper()
