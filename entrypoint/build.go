@@ -70,6 +70,9 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	view := display.New(p.format(f), p.stderr, display.Options{
 		Verbosity: s.verbosity, Color: p.color(), Size: p.terminal, Secrets: masks,
 	})
+	for _, text := range kanikoNotices(f.set, p.env) {
+		view.Emit(core.Notice{Level: core.Info, Text: text, Time: time.Now()})
+	}
 	out := display.Outcome{Err: err, ExplainCache: f.cache.explain}
 	if err == nil {
 		s.Progress, s.Inside, s.Outputs.Stdout = view, p.inside, p.stdout

@@ -38,13 +38,15 @@ type flags struct {
 // other way round.
 var aliases = map[string]string{
 	"file": "dockerfile", "custom-platform": "platform", "customPlatform": "platform",
-	"tarPath": "tar-path",
+	"tarPath": "tar-path", "snapshotMode": "snapshot-mode", "whitelist-var-run": "ignore-var-run",
 }
 
 // choice is a flag with few possible values; the first is the default.
 type choice struct {
 	value  string
 	values []string
+	// aliases are other names of values.
+	aliases map[string]string
 }
 
 func oneOf(values ...string) choice { return choice{value: values[0], values: values} }
@@ -53,6 +55,9 @@ func (c *choice) String() string { return c.value }
 func (c *choice) Type() string   { return strings.Join(c.values, "|") }
 
 func (c *choice) Set(s string) error {
+	if to, ok := c.aliases[s]; ok {
+		s = to
+	}
 	if !slices.Contains(c.values, s) {
 		hint := ""
 		if near := nearest(s, c.values); near != "" {
@@ -69,24 +74,27 @@ func (c *choice) Set(s string) error {
 type flagGroup struct {
 	title       string
 	names, more []string
+	// quiet is a paragraph that only --help-all has.
+	quiet bool
 }
 
 var flagGroups = []flagGroup{
-	{"What to build",
-		[]string{"context", "dockerfile", "target", "platform", "build-arg", "build-context", "secret", "ssh"},
-		[]string{"label", "no-cache", "no-cache-filter"}},
-	{"Where the image goes",
-		[]string{"destination", "no-push", "output", "tar-path", "digest-file"},
-		[]string{"oci-layout-path", "rootfs-dir", "rootfs-tar", "iidfile", "metadata-file", "image-format", "compression", "compression-level",
+	{title: "What to build",
+		names: []string{"context", "dockerfile", "target", "platform", "build-arg", "build-context", "secret", "ssh"},
+		more:  []string{"label", "no-cache", "no-cache-filter"}},
+	{title: "Where the image goes",
+		names: []string{"destination", "no-push", "output", "tar-path", "digest-file"},
+		more: []string{"oci-layout-path", "rootfs-dir", "rootfs-tar", "iidfile", "metadata-file", "image-format", "compression", "compression-level",
 			"annotation", "rewrite-timestamp", "reproducible"}},
-	{"The cache between builds",
-		[]string{"cache", "cache-repo", "no-push-cache", "explain-cache"},
-		[]string{"cache-from", "cache-ttl", "cache-run-layers", "cache-copy-layers", "cache-mounts", "cache-mount-max-size", "cache-scope", "cache-dir"}},
-	{"How steps run", nil, []string{"add-host", "cgroup-parent", "hostname", "network", "shm-size", "ulimit"}},
+	{title: "The cache between builds",
+		names: []string{"cache", "cache-repo", "no-push-cache", "explain-cache"},
+		more:  []string{"cache-from", "cache-ttl", "cache-run-layers", "cache-copy-layers", "cache-mounts", "cache-mount-max-size", "cache-scope", "cache-dir"}},
+	{title: "How steps run", more: []string{"add-host", "cgroup-parent", "hostname", "network", "shm-size", "ulimit"}},
 	registryGroup,
-	{"This machine", []string{"isolation"}, []string{"snapshots", "store", "force"}},
-	{"Instead of a build", []string{"check"}, []string{"call"}},
-	{"Output", nil, []string{"log-format", "verbosity"}},
+	{title: "This machine", names: []string{"isolation"}, more: []string{"snapshots", "store", "force"}},
+	{title: "Instead of a build", names: []string{"check"}, more: []string{"call"}},
+	{title: "Output", more: []string{"log-format", "verbosity"}},
+	kanikoGroup(),
 }
 
 const buildHelp = `layerwright build [flags] [CONTEXT]
@@ -104,6 +112,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	f.network = oneOf("default", "host", "none")
 	f.isolation, f.snapshots = oneOf("auto", "namespaces", "inplace", "chroot"), oneOf("auto", "overlay", "flat")
 	f.logFormat = oneOf("auto", "plain", "tty", "json")
+	f.logFormat.aliases = map[string]string{"color": "auto", "text": "plain"} // Kaniko's
 
 	fs.StringVarP(&f.contextDir, "context", "c", "", "WHERE\tdirectory, - (a tar), tar://FILE, git or http; here by default")
 	fs.StringVarP(&f.dockerfile, "dockerfile", "f", "Dockerfile", "FILE\talso looked for in the context; - is standard input (--file)")
@@ -127,6 +136,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	f.out.register(fs)
 	f.cache.register(fs)
 	f.call.register(fs)
+	registerKaniko(fs)
 
 	f.registry.register(fs)
 	f.registry.registerPush(fs)
@@ -163,6 +173,9 @@ func writeHelp(c *cobra.Command, all bool) {
 	var b strings.Builder
 	b.WriteString(buildHelp)
 	for _, g := range flagGroups {
+		if g.quiet && !all {
+			continue
+		}
 		fmt.Fprintf(&b, "\n%s:\n", g.title)
 		for _, name := range g.names {
 			b.WriteString(flagLine(c.Flags().Lookup(name)))

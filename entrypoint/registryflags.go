@@ -23,8 +23,8 @@ type registryFlags struct {
 }
 
 // registryGroup is the paragraph of the help about them.
-var registryGroup = flagGroup{"Registries", []string{"credentials", "insecure-registry", "registry-mirror"},
-	[]string{"insecure", "insecure-pull", "skip-tls-verify", "skip-tls-verify-pull", "skip-tls-verify-registry", "registry-certificate", "registry-client-cert", "registry-map",
+var registryGroup = flagGroup{title: "Registries", names: []string{"credentials", "insecure-registry", "registry-mirror"},
+	more: []string{"insecure", "insecure-pull", "skip-tls-verify", "skip-tls-verify-pull", "skip-tls-verify-registry", "registry-certificate", "registry-client-cert", "registry-map",
 		"skip-default-registry-fallback", "push-retry", "image-download-retry", "push-ignore-immutable-tag-errors", "skip-push-permission-check", "credential-helpers"}}
 
 // register adds the flags that say how registries are reached.
