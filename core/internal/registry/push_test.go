@@ -179,3 +179,32 @@ func TestPlainHTTPIsOnlyForWhoMayUseIt(t *testing.T) {
 	_, err = tr.RoundTrip(req) //nolint:bodyclose // an error
 	require.ErrorIs(t, err, errPlainHTTP)
 }
+
+// TestARegistryIsAskedOnceWhatItIs, whatever the number of repositories, and again
+// where it did not answer.
+func TestARegistryIsAskedOnceWhatItIs(t *testing.T) {
+	s, c := newServer(t), newClient(t, func(o *Options) { o.PushRetries = -1 })
+	var down atomic.Bool
+	down.Store(true)
+	s.on(func(w http.ResponseWriter, r *http.Request) bool {
+		if down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return down.Load()
+	})
+	p, err := c.Pusher(s.host + "/a")
+	require.NoError(t, err)
+	require.Error(t, p.Check(t.Context()))
+	down.Store(false)
+	asked := s.count("GET /v2/")
+	var wg sync.WaitGroup
+	for _, repo := range []string{"/a", "/b", "/c", "/d"} {
+		wg.Go(func() {
+			p, err := c.Pusher(s.host + repo)
+			require.NoError(t, err)
+			require.NoError(t, p.Check(t.Context()))
+		})
+	}
+	wg.Wait()
+	require.Equal(t, 1, s.count("GET /v2/")-asked)
+}

@@ -115,7 +115,7 @@ func New(opts Options) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		opts: opts, pull: newRouting(opts, pools, false), push: newRouting(opts, pools, true),
+		opts: opts, pull: pinger(newRouting(opts, pools, false)), push: pinger(newRouting(opts, pools, true)),
 		uploads: make(chan struct{}, maxUploads), sessions: map[string]*slot[*session]{}, images: map[string]*slot[*Image]{},
 	}
 	c.keys, err = loadKeychain(opts, c.pull)
