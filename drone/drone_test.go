@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,21 +14,8 @@ import (
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/recorded"
 )
-
-func recorded(t *testing.T, name string) map[string]string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name+".env"))
-	require.NoError(t, err)
-	env := map[string]string{}
-	for line := range strings.Lines(string(data)) {
-		text, err := strconv.Unquote(strings.TrimSpace(line))
-		require.NoError(t, err)
-		k, v, _ := strings.Cut(text, "=")
-		env[k] = v
-	}
-	return env
-}
 
 func job(env, files map[string]string) (*adapter, *strings.Builder) {
 	var out strings.Builder
@@ -65,10 +51,10 @@ func prepare(t *testing.T, env map[string]string) *plugin.Plan {
 
 func TestRecordedStepsAreDetected(t *testing.T) {
 	for _, name := range []string{"exec", "runner"} {
-		require.True(t, CI().Detect(recorded(t, name)), name)
-		require.False(t, Woodpecker().Detect(recorded(t, name)), name)
+		require.True(t, CI().Detect(jobOf(t, name)), name)
+		require.False(t, Woodpecker().Detect(jobOf(t, name)), name)
 	}
-	require.True(t, Woodpecker().Detect(recorded(t, "woodpecker")))
+	require.True(t, Woodpecker().Detect(jobOf(t, "woodpecker")))
 	require.False(t, CI().Detect(map[string]string{"CI": "true"}))
 }
 
@@ -78,7 +64,7 @@ func TestRecordedStepsHaveTheirTags(t *testing.T) {
 		"woodpecker": "foo/bar:a foo/bar:b foo/bar:1 foo/bar:1.2 foo/bar:1.2.3",
 		"runner":     "foo/bar:a foo/bar:b",
 	} {
-		env := recorded(t, name)
+		env := jobOf(t, name)
 		if env["PLUGIN_PASSWORD"] != "" {
 			env["PLUGIN_USERNAME"] = "u"
 		}
@@ -202,4 +188,10 @@ func TestTheDocumentationIsOfTheCode(t *testing.T) {
 	data, err := os.ReadFile("../docs/drone.md")
 	require.NoError(t, err)
 	require.Equal(t, Documentation(), string(data), "go test ./drone -update writes it")
+}
+
+// jobOf is the environment of a job that a runner has recorded.
+func jobOf(t *testing.T, name string) map[string]string {
+	t.Helper()
+	return recorded.Environment(t, filepath.Join("testdata", name+".env"))
 }

@@ -4,27 +4,13 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-)
 
-// recorded is an environment as a CI made it.
-func recorded(t *testing.T, name string) map[string]string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", name+".env"))
-	require.NoError(t, err)
-	env := map[string]string{}
-	for line := range strings.Lines(string(data)) {
-		text, err := strconv.Unquote(strings.TrimSpace(line))
-		require.NoError(t, err)
-		k, v, _ := strings.Cut(text, "=")
-		env[k] = v
-	}
-	return env
-}
+	"github.com/layerwright/layerwright/plugin/recorded"
+)
 
 func TestTheHostIsRecognised(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -47,7 +33,7 @@ func TestTheHostIsRecognised(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := &process{args: []string{"layerwright"}, env: map[string]string{}}
 			if c.file != "" {
-				p.env = recorded(t, c.file)
+				p.env = jobOf(t, c.file)
 			}
 			if c.program != "" {
 				p.args[0] = c.program
@@ -83,7 +69,7 @@ func TestAnUnknownHostIsAnError(t *testing.T) {
 }
 
 func TestSettingsAreShownWithTheirSources(t *testing.T) {
-	env := recorded(t, "github/testdata/tag")
+	env := jobOf(t, "github/testdata/tag")
 	env["INPUT_PASSWORD"] = "geheim"
 	for _, args := range [][]string{{"--print-settings"}, {"github", "--print-settings"}} {
 		code, stdout, stderr := inCI(t, env, args...)
@@ -97,16 +83,16 @@ func TestSettingsAreShownWithTheirSources(t *testing.T) {
 }
 
 func TestArgumentsAlwaysMeanTheCommandLine(t *testing.T) {
-	code, stdout, _ := inCI(t, recorded(t, "github/testdata/tag"), "version")
+	code, stdout, _ := inCI(t, jobOf(t, "github/testdata/tag"), "version")
 	require.Equal(t, 0, code)
 	require.Contains(t, stdout, "layerwright ")
-	code, _, stderr := inCI(t, recorded(t, "github/testdata/tag"), "build", "--no-such-flag")
+	code, _, stderr := inCI(t, jobOf(t, "github/testdata/tag"), "build", "--no-such-flag")
 	require.Equal(t, 2, code)
 	require.Contains(t, stderr, "no-such-flag")
 }
 
 func TestMistakesInACIEndWithCode2(t *testing.T) {
-	env := recorded(t, "github/testdata/tag")
+	env := jobOf(t, "github/testdata/tag")
 	env["INPUT_LOAD"], env["INPUT_TAGS"] = "true", "type=what"
 	code, stdout, stderr := inCI(t, env)
 	require.Equal(t, 2, code)
@@ -120,7 +106,7 @@ func TestMistakesInACIEndWithCode2(t *testing.T) {
 func TestABuildInACI(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY Dockerfile /\n"), 0o600))
-	env := recorded(t, "github/testdata/tag")
+	env := jobOf(t, "github/testdata/tag")
 	env["GITHUB_OUTPUT"], env["GITHUB_STEP_SUMMARY"] = filepath.Join(dir, "output"), filepath.Join(dir, "summary")
 	env["HOME"], env["INPUT_CONTEXT"], env["INPUT_PUSH"] = dir, dir, "false"
 	env["INPUT_IMAGES"], env["INPUT_OCI-LAYOUT-PATH"], env["INPUT_STORE"] = "o/a", filepath.Join(dir, "layout"), t.TempDir()
@@ -135,4 +121,10 @@ func TestABuildInACI(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(summary), "COPY Dockerfile /")
 	require.FileExists(t, filepath.Join(dir, "layout", "index.json"))
+}
+
+// jobOf is the environment of a job that a runner has recorded.
+func jobOf(t *testing.T, name string) map[string]string {
+	t.Helper()
+	return recorded.Environment(t, filepath.Join("..", name+".env"))
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,24 +16,10 @@ import (
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/recorded"
 )
 
 var update = flag.Bool("update", false, "write action.yml and the documentation")
-
-// recorded reads an environment as a runner made it.
-func recorded(t *testing.T, name string) map[string]string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name+".env"))
-	require.NoError(t, err)
-	env := map[string]string{}
-	for line := range strings.Lines(string(data)) {
-		text, err := strconv.Unquote(strings.TrimSpace(line))
-		require.NoError(t, err)
-		k, v, _ := strings.Cut(text, "=")
-		env[k] = v
-	}
-	return env
-}
 
 // run is one job's surroundings.
 type run struct {
@@ -77,13 +62,13 @@ func (r *run) prepare(t *testing.T) *plugin.Plan {
 }
 
 func TestARecordedRunnerIsDetected(t *testing.T) {
-	require.True(t, CI().Detect(recorded(t, "tag")))
-	require.True(t, CI().Detect(recorded(t, "pull-request")))
+	require.True(t, CI().Detect(jobOf(t, "tag")))
+	require.True(t, CI().Detect(jobOf(t, "pull-request")))
 	require.False(t, CI().Detect(map[string]string{"CI": "true"}))
 }
 
 func TestARecordedTagHasItsTags(t *testing.T) {
-	r := &run{env: with(recorded(t, "tag"), map[string]string{"images": "ghcr.io/NekTos/act", "tags": "type=semver,pattern={{version}}\ntype=semver,pattern={{major}}.{{minor}}", "github-token": "tok-en"})}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"images": "ghcr.io/NekTos/act", "tags": "type=semver,pattern={{version}}\ntype=semver,pattern={{major}}.{{minor}}", "github-token": "tok-en"})}
 	p := r.prepare(t)
 	require.Equal(t, []string{"ghcr.io/nektos/act:1.2.3", "ghcr.io/nektos/act:1.2", "ghcr.io/nektos/act:latest"}, p.Request.Outputs.Destinations)
 	require.Equal(t, map[string]string{"A": "1", "B": "two words"}, p.Request.BuildArgs)
@@ -96,7 +81,7 @@ func TestARecordedTagHasItsTags(t *testing.T) {
 }
 
 func TestARecordedPullRequestHasItsTag(t *testing.T) {
-	r := &run{env: with(recorded(t, "pull-request"), map[string]string{"images": "o/a", "push": "false"})}
+	r := &run{env: with(jobOf(t, "pull-request"), map[string]string{"images": "o/a", "push": "false"})}
 	p := r.prepare(t)
 	require.Equal(t, []string{"o/a:pr-7"}, p.Request.Outputs.Destinations)
 	require.True(t, p.Request.Outputs.NoPush)
@@ -105,7 +90,7 @@ func TestARecordedPullRequestHasItsTag(t *testing.T) {
 
 func TestTheEventSaysMore(t *testing.T) {
 	r := &run{
-		env:   with(recorded(t, "pull-request"), map[string]string{"images": "o/a", "tags": "type=raw,value=to-{{base_ref}}-{{commit_date 'YYYY'}}\ntype=raw,value=default,enable={{is_default_branch}}"}),
+		env:   with(jobOf(t, "pull-request"), map[string]string{"images": "o/a", "tags": "type=raw,value=to-{{base_ref}}-{{commit_date 'YYYY'}}\ntype=raw,value=default,enable={{is_default_branch}}"}),
 		event: `{"repository":{"name":"n","description":"d","html_url":"https://h/n","default_branch":"refs/pull/7/merge","license":{"spdx_id":"MIT"}},"pull_request":{"base":{"ref":"release"}},"head_commit":{"timestamp":"2024-05-06T07:08:09Z"}}`,
 	}
 	p := r.prepare(t)
@@ -116,7 +101,7 @@ func TestTheEventSaysMore(t *testing.T) {
 }
 
 func TestBuildPushActionsFormats(t *testing.T) {
-	r := &run{env: with(recorded(t, "tag"), map[string]string{
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{
 		"tags": "user/app:latest, user/app:1.0.0", "push": "true", "build-args": "A=1,2\n\"B=one\ntwo \"\"three\"\"\"\nC=\"x\"",
 		"secrets": "tok=abc,def\n\"json={\"\"k\"\":\n1}\"", "platforms": "linux/amd64,linux/arm64", "labels": "a=b,c\nd=e", "file": "docker/Dockerfile",
 		"cache-from": "type=gha", "cache-to": "type=gha,mode=max", "builder": "x", "pull": "true", "provenance": "false", "no-cache": "False",
@@ -132,7 +117,7 @@ func TestBuildPushActionsFormats(t *testing.T) {
 }
 
 func TestKanikoActionsNames(t *testing.T) {
-	r := &run{env: with(recorded(t, "tag"), map[string]string{"tags": "o/a:1", "cache": "true", "cache-repository": "ghcr.io/o/cache", "cache-ttl": "72h", "registry-mirror": "mirror.local", "push-retry": "2"})}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"tags": "o/a:1", "cache": "true", "cache-repository": "ghcr.io/o/cache", "cache-ttl": "72h", "registry-mirror": "mirror.local", "push-retry": "2"})}
 	p := r.prepare(t)
 	require.Equal(t, "ghcr.io/o/cache", p.Request.Cache.Repo)
 	require.Equal(t, 72*time.Hour, p.Request.Cache.TTL)
@@ -142,12 +127,12 @@ func TestKanikoActionsNames(t *testing.T) {
 
 func TestWithoutACheckoutTheContextIsTheRepositoryAtTheCommit(t *testing.T) {
 	const repository = "https://github.com/nektos/act.git#ff4b754295d00f05ec652b63ff45996bdb335198"
-	r := &run{env: with(recorded(t, "tag"), map[string]string{"push": "false", "github-token": "tok-en"}), empty: true}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"push": "false", "github-token": "tok-en"}), empty: true}
 	p := r.prepare(t)
 	require.Equal(t, repository, p.Request.Context)
 	require.Empty(t, p.Request.Dockerfile)
 	require.Equal(t, []core.Secret{{ID: "GIT_AUTH_TOKEN", Value: []byte("tok-en")}}, p.Request.Secrets)
-	r = &run{env: with(recorded(t, "tag"), map[string]string{"push": "false", "context": "{{defaultContext}}:sub"})}
+	r = &run{env: with(jobOf(t, "tag"), map[string]string{"push": "false", "context": "{{defaultContext}}:sub"})}
 	require.Equal(t, repository+":sub", r.prepare(t).Request.Context)
 }
 
@@ -157,10 +142,10 @@ func TestTheTokenIsOnlyForGitHubsRegistry(t *testing.T) {
 		"a login of another registry": {"images": "ghcr.io/o/a", "registry": "quay.io"},
 	} {
 		inputs["github-token"] = "tok-en"
-		r := &run{env: with(recorded(t, "tag"), inputs)}
+		r := &run{env: with(jobOf(t, "tag"), inputs)}
 		require.NotEqual(t, "tok-en", r.prepare(t).Login.Password, name)
 	}
-	env := with(recorded(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})
+	env := with(jobOf(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})
 	env["DOCKER_CONFIG"] = "/github/workspace/.docker"
 	p := (&run{env: env}).prepare(t)
 	require.Empty(t, p.Login.Password, "what login-action has written comes first")
@@ -168,7 +153,7 @@ func TestTheTokenIsOnlyForGitHubsRegistry(t *testing.T) {
 }
 
 func TestMistakesAreAnnotationsAndMasksComeFirst(t *testing.T) {
-	r := &run{env: with(recorded(t, "tag"), map[string]string{"load": "true", "images": "a b", "password": "geheim-1", "secrets": "x=geheim-2\n\"y=one-one\ntwo-two\"", "sbom": "true"})}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"load": "true", "images": "a b", "password": "geheim-1", "secrets": "x=geheim-2\n\"y=one-one\ntwo-two\"", "sbom": "true"})}
 	shown, err := plugin.Execute(t.Context(), r.adapter(), plugin.Process{}, func(context.Context, core.Request) (string, bool, error) {
 		t.Fatal("nothing may start")
 		return "", false, nil
@@ -198,7 +183,7 @@ func ended(t *testing.T, r *run, a *adapter, result *core.Result, err error) {
 }
 
 func TestTheEndIsHandedOver(t *testing.T) {
-	r := &run{env: with(recorded(t, "tag"), map[string]string{"images": "h:5000/o/a", "labels": "evil=x\n\"multi=a\nb\"", "default-labels": "false"})}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"images": "h:5000/o/a", "labels": "evil=x\n\"multi=a\nb\"", "default-labels": "false"})}
 	ended(t, r, r.adapter(), &core.Result{Digest: "sha256:d", ImageID: "sha256:i", Cache: []core.CachedStep{{Name: "[1/2] FROM x", Hit: true}, {Name: "[2/2] RUN a | b: `c`;<d>", Why: "a file changed"}}}, nil)
 	got := parseOutputs(t, r.files[r.env["GITHUB_OUTPUT"]])
 	require.Equal(t, map[string]string{
@@ -239,7 +224,7 @@ func parseOutputs(t *testing.T, text string) map[string]string {
 }
 
 func TestAFailingStepIsAnAnnotationOnItsLine(t *testing.T) {
-	r := &run{env: with(recorded(t, "tag"), map[string]string{"images": "o/a", "context": "missing", "file": "Dockerfile"})}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"images": "o/a", "context": "missing", "file": "Dockerfile"})}
 	a := r.adapter()
 	a.job.Exists = func(name string) bool { return name != "Dockerfile" }
 	ended(t, r, a, nil, &core.Error{Kind: core.KindStep, Err: errors.New("exit code 3"), Remedy: "Look.", Location: &core.Location{File: "Dockerfile", Start: 7, End: 7}})
@@ -250,13 +235,13 @@ func TestAFailingStepIsAnAnnotationOnItsLine(t *testing.T) {
 }
 
 func TestMissingCredentialsExplainTheTrap(t *testing.T) {
-	r := &run{env: with(recorded(t, "tag"), map[string]string{"images": "o/a"})}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"images": "o/a"})}
 	ended(t, r, r.adapter(), nil, &core.Error{Kind: core.KindRegistry, Err: errors.New("401")})
 	require.Contains(t, r.stdout.String(), "A container action does not see ~/.docker of docker/login-action.")
 }
 
 func TestASkippedBuildIsNoFailure(t *testing.T) {
-	env := with(recorded(t, "tag"), map[string]string{"images": "o/a", "auto-tag": "drone"})
+	env := with(jobOf(t, "tag"), map[string]string{"images": "o/a", "auto-tag": "drone"})
 	env["GITHUB_REF"] = "refs/heads/dev"
 	r := &run{env: env}
 	_, err := plugin.Execute(t.Context(), r.adapter(), plugin.Process{}, nil)
@@ -323,7 +308,7 @@ func FuzzLines(f *testing.F) {
 // TestTheImagesOwnDockerConfigIsNoLogin: the variable is set in our image, as in
 // Kaniko's, whether or not somebody has put a file there.
 func TestTheImagesOwnDockerConfigIsNoLogin(t *testing.T) {
-	env := with(recorded(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})
+	env := with(jobOf(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})
 	env["DOCKER_CONFIG"] = "/kaniko/.docker/"
 	r := &run{env: env}
 	a := r.adapter()
@@ -331,4 +316,10 @@ func TestTheImagesOwnDockerConfigIsNoLogin(t *testing.T) {
 	p, err := plugin.Prepare(a.Read())
 	require.NoError(t, err)
 	require.Equal(t, "tok-en", p.Login.Password)
+}
+
+// jobOf is the environment of a job that a runner has recorded.
+func jobOf(t *testing.T, name string) map[string]string {
+	t.Helper()
+	return recorded.Environment(t, filepath.Join("testdata", name+".env"))
 }

@@ -17,23 +17,10 @@ import (
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/recorded"
 )
 
 var update = flag.Bool("update", false, "write the documentation")
-
-func recorded(t *testing.T, name string) map[string]string {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join("testdata", name+".env"))
-	require.NoError(t, err)
-	env := map[string]string{}
-	for line := range strings.Lines(string(data)) {
-		text, err := strconv.Unquote(strings.TrimSpace(line))
-		require.NoError(t, err)
-		k, v, _ := strings.Cut(text, "=")
-		env[k] = v
-	}
-	return env
-}
 
 func with(env map[string]string, kv ...string) map[string]string {
 	for i := 0; i < len(kv); i += 2 {
@@ -61,13 +48,13 @@ func prepare(t *testing.T, env map[string]string) *plugin.Plan {
 }
 
 func TestRecordedJobsAreDetected(t *testing.T) {
-	require.True(t, CI().Detect(recorded(t, "gitlab-ci-local")))
-	require.True(t, CI().Detect(recorded(t, "runner")))
+	require.True(t, CI().Detect(jobOf(t, "gitlab-ci-local")))
+	require.True(t, CI().Detect(jobOf(t, "runner")))
 	require.False(t, CI().Detect(map[string]string{"CI": "true"}))
 }
 
 func TestARecordedJobBuildsTheProject(t *testing.T) {
-	p := prepare(t, with(recorded(t, "gitlab-ci-local"), "CI_JOB_TOKEN", "job-token"))
+	p := prepare(t, with(jobOf(t, "gitlab-ci-local"), "CI_JOB_TOKEN", "job-token"))
 	require.Equal(t, "/builds/grp/prj", p.Request.Context)
 	require.Equal(t, []string{"local-registry.gitlab.com/grp/prj:main", "local-registry.gitlab.com/grp/prj:latest"}, p.Request.Outputs.Destinations)
 	require.False(t, p.Request.Outputs.NoPush)
@@ -93,20 +80,20 @@ func TestTheTagsOfGitLabsEvents(t *testing.T) {
 		"own and automatic ones":   {[]string{"LAYERWRIGHT_TAGS", "stable"}, "stable main latest"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, c.want, strings.Join(prepare(t, with(recorded(t, "gitlab-ci-local"), c.kv...)).Names.Tags, " "))
+			require.Equal(t, c.want, strings.Join(prepare(t, with(jobOf(t, "gitlab-ci-local"), c.kv...)).Names.Tags, " "))
 		})
 	}
 }
 
 func TestWholeReferencesTakeThePlaceOfTheProjectsImage(t *testing.T) {
 	for _, name := range []string{"LAYERWRIGHT_TAGS", "DOCKER_SNAPSHOT_IMAGE"} {
-		p := prepare(t, with(recorded(t, "gitlab-ci-local"), name, "h/o/a:1"))
+		p := prepare(t, with(jobOf(t, "gitlab-ci-local"), name, "h/o/a:1"))
 		require.Equal(t, []string{"h/o/a:1"}, p.Request.Outputs.Destinations)
 	}
 }
 
 func TestVariablesOverride(t *testing.T) {
-	p := prepare(t, with(recorded(t, "gitlab-ci-local"), "LAYERWRIGHT_BUILD_ARGS", "A=1\nB=two words", "DOCKER_FILE", "docker/Dockerfile", "LAYERWRIGHT_PUSH", "false", "LAYERWRIGHT_CONTEXT", "sub",
+	p := prepare(t, with(jobOf(t, "gitlab-ci-local"), "LAYERWRIGHT_BUILD_ARGS", "A=1\nB=two words", "DOCKER_FILE", "docker/Dockerfile", "LAYERWRIGHT_PUSH", "false", "LAYERWRIGHT_CONTEXT", "sub",
 		"CI_DEPENDENCY_PROXY_PASSWORD", "proxy-word", "CI_REGISTRY_USER", "u", "CI_REGISTRY_PASSWORD", "reg-word", "LAYERWRIGHT_REGISTRY", "h", "LAYERWRIGHT_USERNAME", "x", "LAYERWRIGHT_PASSWORD", "own-word"))
 	require.Equal(t, map[string]string{"A": "1", "B": "two words"}, p.Request.BuildArgs)
 	require.Equal(t, "docker/Dockerfile", p.Request.Dockerfile)
@@ -122,19 +109,19 @@ func TestVariablesOverride(t *testing.T) {
 // TestTheJobsLogin: the engine has the job's variables, and what the user sets
 // comes first.
 func TestTheJobsLogin(t *testing.T) {
-	p := prepare(t, with(recorded(t, "gitlab-ci-local"), "CI_REGISTRY_USER", "u", "CI_REGISTRY_PASSWORD", "reg-word", "DOCKER_AUTH_CONFIG", "{}"))
+	p := prepare(t, with(jobOf(t, "gitlab-ci-local"), "CI_REGISTRY_USER", "u", "CI_REGISTRY_PASSWORD", "reg-word", "DOCKER_AUTH_CONFIG", "{}"))
 	require.Empty(t, p.Request.Registry.Credentials)
 	for _, name := range []string{"CI_REGISTRY_USER", "CI_REGISTRY_PASSWORD", "DOCKER_AUTH_CONFIG"} {
 		require.NotEmpty(t, p.Request.Registry.Environment[name])
 	}
-	p = prepare(t, with(recorded(t, "gitlab-ci-local"), "CI_REGISTRY", "r.example:5000", "CI_SERVER_TLS_CA_FILE", "/ca.pem"))
+	p = prepare(t, with(jobOf(t, "gitlab-ci-local"), "CI_REGISTRY", "r.example:5000", "CI_SERVER_TLS_CA_FILE", "/ca.pem"))
 	require.Equal(t, map[string][]string{"r.example:5000": {"/ca.pem"}}, p.Request.Registry.Certificates)
-	p = prepare(t, with(recorded(t, "gitlab-ci-local"), "LAYERWRIGHT_REGISTRY", "h", "LAYERWRIGHT_USERNAME", "x", "LAYERWRIGHT_PASSWORD", "own-word"))
+	p = prepare(t, with(jobOf(t, "gitlab-ci-local"), "LAYERWRIGHT_REGISTRY", "h", "LAYERWRIGHT_USERNAME", "x", "LAYERWRIGHT_PASSWORD", "own-word"))
 	require.Equal(t, []core.Credential{{Host: "h", Username: "x", Password: "own-word"}}, p.Request.Registry.Credentials)
 }
 
 func TestMistakesAreASection(t *testing.T) {
-	a, out, files := job(with(recorded(t, "gitlab-ci-local"), "LAYERWRIGHT_LOAD", "true", "LAYERWRIGHT_LABELS", "x\r\x1b[0Ksection_end:1:y"))
+	a, out, files := job(with(jobOf(t, "gitlab-ci-local"), "LAYERWRIGHT_LOAD", "true", "LAYERWRIGHT_LABELS", "x\r\x1b[0Ksection_end:1:y"))
 	_, err := plugin.Execute(t.Context(), a, plugin.Process{}, nil)
 	require.Error(t, err)
 	require.Contains(t, out.String(), "\x1b[0Ksection_start:1700000000:layerwright_settings\r\x1b[0KMistakes in the settings\nLAYERWRIGHT_L")
@@ -144,7 +131,7 @@ func TestMistakesAreASection(t *testing.T) {
 }
 
 func TestTheEndIsHandedOver(t *testing.T) {
-	a, out, files := job(recorded(t, "gitlab-ci-local"))
+	a, out, files := job(jobOf(t, "gitlab-ci-local"))
 	plan, err := plugin.Prepare(a.Read())
 	require.NoError(t, err)
 	warning := core.Notice{Level: core.Warning, Rule: "StageNameCasing", Text: "lowercase it", Location: &core.Location{File: "Dockerfile", Start: 2}}
@@ -164,7 +151,7 @@ func TestTheEndIsHandedOver(t *testing.T) {
 }
 
 func TestTheDotenvStaysSmall(t *testing.T) {
-	a, _, files := job(recorded(t, "gitlab-ci-local"))
+	a, _, files := job(jobOf(t, "gitlab-ci-local"))
 	var references []string
 	for i := range 200 {
 		references = append(references, "registry.example/group/project/with/a/long/name:"+strconv.Itoa(i))
@@ -177,7 +164,7 @@ func TestTheDotenvStaysSmall(t *testing.T) {
 }
 
 func TestAFileThatCannotBeWrittenIsSaid(t *testing.T) {
-	a, _, _ := job(recorded(t, "gitlab-ci-local"))
+	a, _, _ := job(jobOf(t, "gitlab-ci-local"))
 	a.job.WriteFile = func(string, []byte) error { return errors.New("read-only") }
 	plan, err := plugin.Prepare(a.Read())
 	require.NoError(t, err)
@@ -228,4 +215,10 @@ func TestTheComponentsInputsReachTheSettings(t *testing.T) {
 			require.True(t, known[name], name)
 		}
 	}
+}
+
+// jobOf is the environment of a job that a runner has recorded.
+func jobOf(t *testing.T, name string) map[string]string {
+	t.Helper()
+	return recorded.Environment(t, filepath.Join("testdata", name+".env"))
 }

@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/layerwright/layerwright/plugin/recorded"
 	"github.com/layerwright/layerwright/tests/parts"
 )
 
@@ -17,16 +17,9 @@ import (
 // where things are on the runner's machine.
 func recordedJob(t *testing.T, file string) map[string]string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join("..", "..", file))
-	require.NoError(t, err)
-	env := map[string]string{}
-	for line := range strings.Lines(string(data)) {
-		text, err := strconv.Unquote(strings.TrimSpace(line))
-		require.NoError(t, err)
-		name, value, _ := strings.Cut(text, "=")
-		if name != "PATH" && name != "HOME" && name != "HOSTNAME" {
-			env[name] = value
-		}
+	env := recorded.Environment(t, filepath.Join("..", "..", file))
+	for _, name := range []string{"PATH", "HOME", "HOSTNAME"} {
+		delete(env, name)
 	}
 	return env
 }

@@ -247,6 +247,7 @@ func TestCloseAndCancelEndWaitingReaders(t *testing.T) {
 		return f
 	}
 	s := New(t.Context(), Options{Dir: t.TempDir()})
+	t.Cleanup(s.Close) // before the directory goes, after the download is let go
 	ls, err := s.Layers([]v1.Layer{stuck()})
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
