@@ -47,11 +47,16 @@ func Build(ctx context.Context, req Request) (_ *Result, err error) {
 	defer func() {
 		err = b.classify(errors.Join(err, b.close()))
 	}()
-	if err := b.open(ctx); err != nil {
+	end := b.timed("open")
+	err = b.open(ctx)
+	end()
+	if err != nil {
 		return nil, err
 	}
 	b.proxyArguments()
+	end = b.timed("read the Dockerfile")
 	res, err := frontend.Run(ctx, b.frontendRequest(), b)
+	end()
 	b.closeViews()
 	if err != nil {
 		return nil, err
@@ -113,7 +118,11 @@ type madeLayer struct {
 
 func (b *build) atEnd(f func() error) { b.ends = append(b.ends, f) }
 
+// timed tells how long the build is at something: for profiles.
+func (b *build) timed(kind string) (end func()) { return progress.Timed(b.sink, progress.Step{}, kind) }
+
 func (b *build) close() error {
+	defer b.timed("clean up")()
 	defer patience(b.notice, "removing the build's file trees")()
 	var err error
 	for i := len(b.ends) - 1; i >= 0; i-- {
@@ -240,7 +249,7 @@ func (b *build) layersOf(ctx context.Context, ref string, p ocispecs.Platform) (
 func (b *build) solve(ctx context.Context, res *frontend.Result, env *ops.Env) (out []solved, claims []solve.Claim, err error) {
 	opts := solve.Options{Resolve: env.Resolve, Progress: b.sink}
 	if b.cache != nil {
-		opts.Cache = spoken{b.cache, b.notice}
+		opts.Cache = spoken{b.cache, b.notice, b.timed}
 	}
 	if claims, err = solve.Solve(ctx, res.Graph, opts); err != nil {
 		return nil, nil, err

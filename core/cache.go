@@ -260,10 +260,12 @@ func (b *build) wanted(g *graph.Graph) (wanted, final map[*graph.Vertex]bool) {
 type spoken struct {
 	solve.Cache
 	notice func(string)
+	timed  func(kind string) (end func())
 }
 
 // Known implements solve.Cache.
 func (s spoken) Known(ctx context.Context, vertices []*graph.Vertex) map[*graph.Vertex][]solve.Result {
+	defer s.timed("ask the cache")()
 	defer patience(s.notice, "hashing the build context and looking for results in the cache")()
 	return s.Cache.Known(ctx, vertices)
 }
@@ -320,11 +322,14 @@ func (b *build) attempt(ctx context.Context, res *frontend.Result) (*Result, err
 	// Side by side: neither needs the other.
 	var saved sync.WaitGroup
 	saved.Go(func() {
+		defer b.timed("save cache mounts")()
 		defer patience(b.notice, "saving cache mounts")()
 		env.SaveCaches(ctx)
 	})
 	defer saved.Wait()
+	end := b.timed("write outputs")
 	out, err := b.export(ctx, finished)
+	end()
 	if out != nil {
 		out.Cache = steps
 	}

@@ -208,7 +208,7 @@ type (
 	Sink = progress.Sink
 	// Event is one of the types below.
 	Event = progress.Event
-	// Step, Plan, Started, Log, Done, Transfer, Notice: see package progress.
+	// Step, Plan, Started, Log, Done, Transfer, Notice, Work: see package progress.
 	Step     = progress.Step
 	Plan     = progress.Plan
 	Started  = progress.Started
@@ -216,6 +216,7 @@ type (
 	Done     = progress.Done
 	Transfer = progress.Transfer
 	Notice   = progress.Notice
+	Work     = progress.Work
 	// Error is an error that a person can act on: see package fault.
 	Error = fault.Error
 	// ErrorKind is what the exit code depends on.

@@ -76,7 +76,7 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	out := display.Outcome{Err: err, ExplainCache: f.cache.explain}
 	if err == nil {
 		s.Progress, s.Inside, s.Outputs.Stdout = view, p.inside, p.stdout
-		out.Result, out.Err = core.Build(ctx, s.Request)
+		out.Result, out.Err = profiled(f.profile, display.NewRedactor(masks), &s.Request, func() (*core.Result, error) { return core.Build(ctx, s.Request) })
 		out.Files = s.files()
 	}
 	code := exitCode(ctx, out.Err)

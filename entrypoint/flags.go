@@ -26,7 +26,7 @@ type flags struct {
 	cache                                cacheFlags
 	call                                 callFlags
 	registry                             registryFlags
-	store, verbosity                     string
+	store, verbosity, profile            string
 	force                                bool
 	logFormat                            choice
 	helpAll                              bool
@@ -93,7 +93,7 @@ var flagGroups = []flagGroup{
 	registryGroup,
 	{title: "This machine", names: []string{"isolation"}, more: []string{"snapshots", "store", "force"}},
 	{title: "Instead of a build", names: []string{"check"}, more: []string{"call"}},
-	{title: "Output", more: []string{"log-format", "verbosity"}},
+	{title: "Output", more: []string{"log-format", "verbosity", "profile"}},
 	kanikoGroup(),
 }
 
@@ -147,6 +147,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.force, "force", false, "\tallow inplace even where / looks worth keeping")
 	fs.Var(&f.logFormat, "log-format", "FORMAT\tauto, plain, tty or json, on standard error")
 	fs.StringVarP(&f.verbosity, "verbosity", "v", "info", "LEVEL\terror, warn, info or debug")
+	fs.StringVar(&f.profile, "profile", "", "DIR\twhere time and memory went: cpu.pprof, heap.pprof, trace.json")
 	fs.BoolVar(&f.helpAll, "help-all", false, "\texplain every flag")
 	fs.SortFlags = false
 	fs.SetNormalizeFunc(normalizeFlag)

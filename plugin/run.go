@@ -31,7 +31,7 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	}
 	hide := display.NewRedactor(p.Secrets)
 	r := p.Request
-	r.Inside, r.Chosen, r.Progress = proc.Inside, proc.Chosen, both{view, proc.Watch, hide}
+	r.Inside, r.Chosen, r.Progress = proc.Inside, proc.Chosen, display.Both(view, proc.Watch, hide)
 	if r.Store == "" {
 		r.Store = proc.Store
 	}
@@ -55,19 +55,4 @@ func (p *Plan) Files() (list []string) {
 		}
 	}
 	return list
-}
-
-// both hands events to two sinks, the second of which may be missing: the host's
-// own, which writes summaries and annotations and gets no secret.
-type both struct {
-	view, watch core.Sink
-	hide        *display.Redactor
-}
-
-// Emit implements core.Sink.
-func (b both) Emit(e core.Event) {
-	b.view.Emit(e)
-	if b.watch != nil {
-		b.watch.Emit(b.hide.Event(e))
-	}
 }

@@ -176,7 +176,10 @@ func (r *Redactor) Event(e core.Event) core.Event {
 		e.Step, e.Err = r.step(e.Step), r.Error(e.Err)
 		return e
 	case core.Transfer:
-		e.Name = r.String(e.Name)
+		e.ID, e.Name = r.String(e.ID), r.String(e.Name)
+		return e
+	case core.Work:
+		e.Step = r.step(e.Step)
 		return e
 	case core.Notice:
 		e.Text = r.String(e.Text)

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -101,7 +102,13 @@ func TestBigLayerInLittleMemory(t *testing.T) {
 	ref := reg.Addr + "/big:1"
 	began := time.Now()
 	got := run(t, jobCommand(t.Context(), t, []string{"--memory", "256m", "--memory-swap", "256m"}, dir,
-		"build", "--log-format", "plain", "--context", "/workspace", "--destination", ref))
+		"build", "--log-format", "plain", "--context", "/workspace", "--destination", ref, "--profile", "/workspace/profile"))
 	require.Equal(t, 0, got.code, got.output)
 	t.Logf("2 GB in 256 MB took %s", time.Since(began).Round(time.Second))
+	trace, err := os.ReadFile(filepath.Join(dir, "profile", "trace.json"))
+	require.NoError(t, err)
+	require.True(t, json.Valid(trace))
+	for _, name := range []string{`"name":"command"`, `"name":"compress layer"`, `"name":"push `, `"name":"memory in MiB"`} {
+		require.Contains(t, string(trace), name)
+	}
 }

@@ -127,7 +127,9 @@ func (o *execOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 	if err := mounts.keepShared(ctx, o); err != nil {
 		return nil, err
 	}
+	end := o.env.timed(ctx, "prepare mounts")
 	list, err := mounts.prepare(ctx, o)
+	end()
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +137,9 @@ func (o *execOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 	if o.root.Input >= 0 {
 		root = claimOf(in[o.root.Input])
 	}
+	end = o.env.timed(ctx, "prepare tree")
 	tree, err := root.Mutate(ctx)
+	end()
 	if err != nil {
 		return nil, err
 	}
@@ -144,14 +148,18 @@ func (o *execOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 	if err := mounts.lockCaches(ctx, o, list); err != nil {
 		return nil, discard(tree, err)
 	}
+	end = o.env.timed(ctx, "command")
 	outcome, err := o.command(ctx, tree.Dir(), mounted(list))
-	if end := mounts.endRun(); end != nil {
-		err = errors.Join(err, end)
+	end()
+	if unset := mounts.endRun(); unset != nil {
+		err = errors.Join(err, unset)
 	}
 	if err != nil {
 		return nil, discard(tree, err)
 	}
+	end = o.env.timed(ctx, "capture changes")
 	s, err := tree.Commit(o.env.lasting(ctx), snapshot.Changes{Suspect: outcome.Suspect}, o.env.capture(o.v))
+	end()
 	if err != nil {
 		return nil, discard(tree, err)
 	}

@@ -112,7 +112,9 @@ func (o *fileOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 		if changes.Known == nil {
 			changes.Known = []string{}
 		}
+		end := o.env.timed(ctx, "capture changes")
 		s, err := w.Commit(o.env.lasting(ctx), changes, o.env.capture(o.v))
+		end()
 		if err != nil {
 			return nil, err
 		}
@@ -138,8 +140,10 @@ func (r *fileRun) action(ctx context.Context, i int64, a *pb.FileAction) (*work,
 		return nil, err
 	}
 	r.works[int64(len(r.in))+i] = w
+	end := r.env.timed(ctx, "copy files")
 	changed, err := fileop.Run(ctx, fileop.Op{Root: w.Dir(), Action: a, Source: source,
 		Names: func(input int64) (string, error) { return r.read(ctx, input) }})
+	end()
 	if err != nil {
 		if _, ok := fault.As(err); !ok {
 			err = &fault.Error{Kind: fault.User, Err: err}
@@ -183,7 +187,9 @@ func (r *fileRun) read(ctx context.Context, i int64) (string, error) {
 	if w, ok := r.works[i]; ok {
 		return w.Dir(), nil
 	}
+	end := r.env.timed(ctx, "prepare tree")
 	v, err := claimOf(r.in[i]).View(ctx)
+	end()
 	if err != nil {
 		return "", err
 	}
@@ -201,7 +207,9 @@ func (r *fileRun) write(ctx context.Context, i int64) (*work, error) {
 	if i >= 0 {
 		claim = func() snapshot.Claim { return claimOf(r.in[i]) }
 	}
+	end := r.env.timed(ctx, "prepare tree")
 	m, err := claim().Mutate(ctx)
+	end()
 	if err != nil {
 		return nil, err
 	}

@@ -123,8 +123,14 @@ func (e *Env) capture(v *graph.Vertex) snapshot.Capture {
 		return nil
 	}
 	return func(ctx context.Context, write func(context.Context, io.Writer) error) (v1.Layer, error) {
+		defer e.timed(ctx, "compress layer")()
 		return e.Blobs.Layer(ctx, write)
 	}
+}
+
+// timed tells how long the step in ctx is at something: for profiles.
+func (e *Env) timed(ctx context.Context, kind string) (end func()) {
+	return progress.Timed(e.Progress, solve.StepOf(ctx), kind)
 }
 
 // lasting is the context for making a layer.
@@ -201,7 +207,9 @@ func (o *localOp) Run(ctx context.Context, _ []solve.Claim) ([]solve.Result, err
 	if err != nil {
 		return nil, err
 	}
+	end := o.env.timed(ctx, "copy context")
 	err = o.env.Outside(func() error { return local.Copy(ctx, o.env.Locals[o.name], o.attrs, m.Dir()) })
+	end()
 	if err != nil {
 		return nil, discard(m, err)
 	}

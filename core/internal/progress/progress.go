@@ -80,6 +80,22 @@ type Notice struct {
 	Time      time.Time
 }
 
+// Work says what time was spent on, once that is over: for profiles.
+type Work struct {
+	// Step is whose work it was; zero for the build's own.
+	Step Step
+	// Kind is what was done, in one or two words: "command", "unpack".
+	Kind  string
+	Start time.Time
+	Took  time.Duration
+}
+
+// Timed begins a Work; calling what it returns ends and emits it.
+func Timed(sink Sink, step Step, kind string) (end func()) {
+	start := time.Now()
+	return func() { sink.Emit(Work{Step: step, Kind: kind, Start: start, Took: time.Since(start)}) }
+}
+
 // Level is how much a Notice matters.
 type Level int
 
@@ -95,6 +111,7 @@ func (Log) event()      {}
 func (Done) event()     {}
 func (Transfer) event() {}
 func (Notice) event()   {}
+func (Work) event()     {}
 
 // Discard is a Sink that drops everything.
 var Discard Sink = discard{}

@@ -95,7 +95,7 @@ func (c *copier) dir(old, node *dirNode, rel string) error {
 				return err
 			}
 			if old != nil {
-				if o, ok := old.files[f.name]; ok {
+				if o, ok := old.files.get(f.name); ok {
 					e.sum, e.hasSum, e.caps = o.sum, o.hasSum, o.caps
 				}
 			}

@@ -319,8 +319,7 @@ func (ix *index) file(p string) (fileEntry, bool) {
 	if n == nil {
 		return fileEntry{}, false
 	}
-	e, ok := n.files[name]
-	return e, ok
+	return n.files.get(name)
 }
 
 // sortedPaths orders as a walk would, parents first, without doubles.

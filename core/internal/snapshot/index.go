@@ -35,7 +35,7 @@ type index struct {
 type dirNode struct {
 	mode, uid, gid uint32
 	dirs           map[string]*dirNode
-	files          map[string]fileEntry
+	files          fileTable
 }
 
 // fileEntry is what is known of anything but a directory.
@@ -78,16 +78,13 @@ func (n *dirNode) addDir(name string, child *dirNode) {
 	if n.dirs == nil {
 		n.dirs = map[string]*dirNode{}
 	}
-	delete(n.files, name)
+	n.files.remove(name)
 	n.dirs[name] = child
 }
 
 func (n *dirNode) addFile(name string, e fileEntry) {
-	if n.files == nil {
-		n.files = map[string]fileEntry{}
-	}
 	delete(n.dirs, name)
-	n.files[name] = e
+	n.files.set(name, e)
 }
 
 func isDir(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFDIR }
@@ -125,7 +122,7 @@ func (ix *index) observe(root string) func(layer.Observed) {
 		}
 		switch {
 		case o.Removed:
-			delete(n.files, name)
+			n.files.remove(name)
 			delete(n.dirs, name)
 		case isDir(o.Stat):
 			if d := n.dirs[name]; d != nil {
@@ -162,9 +159,9 @@ func (ix *index) seen(ctime int64) {
 func (ix *index) setSum(p string, sum uint64) {
 	dir, name := split(p)
 	if n := ix.find(dir); n != nil {
-		if e, ok := n.files[name]; ok {
+		if e, ok := n.files.get(name); ok {
 			e.sum, e.hasSum = sum, true
-			n.files[name] = e
+			n.files.set(name, e)
 		}
 	}
 }
@@ -247,7 +244,7 @@ func (w *walker) dir(n *dirNode, rel string) error {
 	if err != nil {
 		return fmt.Errorf("walk tree: %w", err)
 	}
-	known := len(n.dirs) + len(n.files)
+	known := len(n.dirs) + n.files.len()
 	matched := 0
 	var found []layer.Change
 	for _, name := range names {
@@ -261,7 +258,7 @@ func (w *walker) dir(n *dirNode, rel string) error {
 		}
 		if n.dirs[name] != nil {
 			matched++
-		} else if _, ok := n.files[name]; ok {
+		} else if n.files.has(name) {
 			matched++
 		}
 		changed, child := w.ix.compare(n, name, filepath.Join(w.root, p), &st, w.suspect[p])
@@ -288,9 +285,9 @@ func (n *dirNode) forget(rel string, names []string) []layer.Change {
 		present[name] = true
 	}
 	var out []layer.Change
-	for name := range n.files {
+	for name := range n.files.all {
 		if !present[name] {
-			delete(n.files, name)
+			n.files.remove(name)
 			out = append(out, layer.Change{Path: path.Join(rel, name), Delete: true})
 		}
 	}
@@ -322,7 +319,7 @@ func (ix *index) compare(n *dirNode, name, at string, st *unix.Stat_t, suspect b
 	}
 	e := entryOf(st)
 	ix.seen(e.ctime)
-	old, ok := n.files[name]
+	old, ok := n.files.get(name)
 	if !ok {
 		e.caps = capsOf(at, st.Mode)
 		if e.mode&unix.S_IFMT != unix.S_IFREG {
@@ -341,7 +338,7 @@ func (ix *index) compare(n *dirNode, name, at string, st *unix.Stat_t, suspect b
 		// Regular files are hashed while they are written to the layer.
 		e.sum, e.hasSum = sumOf(at, st)
 	}
-	n.files[name] = e
+	n.files.set(name, e)
 	return changed && st.Mode&unix.S_IFMT != unix.S_IFSOCK, nil
 }
 
@@ -384,9 +381,8 @@ func (ix *index) known(root string, paths []string) ([]layer.Change, error) {
 		err := unix.Lstat(at, &st)
 		switch {
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-			_, isFile := n.files[name]
-			if isFile || n.dirs[name] != nil {
-				delete(n.files, name)
+			if n.files.has(name) || n.dirs[name] != nil {
+				n.files.remove(name)
 				delete(n.dirs, name)
 				out = append(out, layer.Change{Path: p, Delete: true})
 			}

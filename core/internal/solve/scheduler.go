@@ -333,7 +333,7 @@ type wholeKey struct{}
 // layer for the cache.
 func Whole(ctx context.Context) context.Context {
 	if whole, ok := ctx.Value(wholeKey{}).(context.Context); ok {
-		return whole
+		return withStep(whole, StepOf(ctx))
 	}
 	return ctx
 }
