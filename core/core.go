@@ -23,7 +23,7 @@ type Request struct {
 	// Dockerfile is a path, relative to the working directory or, where no
 	// such file exists, to Context; with any Context but a directory a
 	// relative path is in the context. It may be an http or https URL.
-	// Default "Dockerfile".
+	// Empty is the file Dockerfile in the context.
 	Dockerfile string
 	// DockerfileData is the text itself, when it was read from standard
 	// input; Dockerfile is then only a name for messages.

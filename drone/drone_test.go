@@ -82,6 +82,10 @@ func TestRecordedStepsHaveTheirTags(t *testing.T) {
 	}
 }
 
+func TestADockerfileThatNobodyNamesMayBeBesideTheContext(t *testing.T) {
+	require.Equal(t, "Dockerfile", prepare(t, step("CONTEXT", "d", "NO_PUSH", "true")).Request.Dockerfile)
+}
+
 func TestSettingsOfDronesPlugins(t *testing.T) {
 	p := prepare(t, step("DOCKERFILE", "d/Dockerfile", "CONTEXT", "d", "NO_PUSH", "true", "ENABLE_CACHE", "true", "CACHE_REPO", "o/cache", "CACHE_TTL", "6",
 		"BUILD_ARGS_NEW", "A=1,2;B=3", "BUILD_ARGS_FROM_ENV", "DRONE,MISSING", "CUSTOM_LABELS", "x=1,y=2,3", "PLATFORM", "linux/amd64", "TARGET", "t", "TAR_PATH", "i.tar", "MIRROR", "m"))

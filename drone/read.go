@@ -33,6 +33,11 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 			values[f.Name] = plugin.Given{Values: list, Source: "setting " + strings.ToLower(name)}
 		}
 	}
+	if _, named := values["file"]; !named {
+		// Drone's plugins look into the working directory first, whatever the
+		// context is: a name does so, none means the context's.
+		values["file"] = plugin.Given{Values: []string{"Dockerfile"}, Source: "default"}
+	}
 	facts := a.facts()
 	a.special(given, values, &facts)
 	for _, name := range slices.Sorted(maps.Keys(given)) {

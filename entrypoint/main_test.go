@@ -301,3 +301,22 @@ func TestEnteredCode(t *testing.T) {
 	require.Equal(t, 130, enteredCode(ctx, 143), "the first signal counts")
 	require.Equal(t, 0, enteredCode(ctx, 0))
 }
+
+// TestWhereTheDockerfileIs: docker build DIR takes DIR's, Kaniko's executor looks
+// into the working directory first.
+func TestWhereTheDockerfileIs(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"ctx"}, ""},
+		{[]string{"--context", "ctx"}, "Dockerfile"},
+		{[]string{"-f", "Dockerfile", "ctx"}, "Dockerfile"},
+		{[]string{"--context", "https://example.com/a.git"}, ""},
+		{nil, "Dockerfile"},
+	} {
+		s, err := parse(t, nil, append(c.args, "--no-push")...)
+		require.NoError(t, err)
+		require.Equal(t, c.want, s.Dockerfile, "%q", c.args)
+	}
+}

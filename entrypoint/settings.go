@@ -54,8 +54,11 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 		if core.IsStream(s.Context) {
 			c.add("--dockerfile - and the context %s: standard input can be only one of them", s.Context)
 		}
-	} else if !f.set["dockerfile"] && core.IsRemote(s.Context) {
-		s.Dockerfile = "" // so that one in the stream is not in doubt
+	} else if !f.set["dockerfile"] && (core.IsRemote(s.Context) || len(args) > 0) {
+		// In the context: one in a stream is not in doubt, and layerwright build
+		// DIR is docker build DIR. Kaniko, which has --context only, looks into
+		// the working directory first.
+		s.Dockerfile = ""
 	}
 	s.Platforms = splitPlatforms(c, f.platforms)
 	s.BuildArgs = buildArgs(c, f.buildArgs, env)
