@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,11 @@ func main() {
 	inside := core.Inside(os.Args)
 	if handled, code := core.Main(os.Args); handled {
 		os.Exit(code)
+	}
+	if os.Getenv("GOGC") == "" {
+		// Jobs have little memory, and the builder little garbage: half a million
+		// files in an index must not cost twice their size.
+		debug.SetGCPercent(40)
 	}
 	p := &process{
 		args: os.Args, env: environment(os.Environ()), inside: inside,

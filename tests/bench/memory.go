@@ -10,8 +10,8 @@ import (
 )
 
 // watch follows the peak memory of a builder while it builds: the sum of the
-// peaks (VmHWM) of its processes that live at the same time. What steps run is
-// not counted. The kernel keeps a process' peak, so looking seldom misses only
+// peaks (VmHWM) of its processes that live at the same time, with the pages of an
+// executable counted once for all that run it. What steps run is not counted. The kernel keeps a process' peak, so looking seldom misses only
 // what a process needed at its very end.
 type watch struct {
 	// belongs says whether a process with this executable and command line is
@@ -53,7 +53,8 @@ func (w *watch) sum() int64 {
 	}
 	type process struct {
 		exe, parent string
-		peak        int64
+		// own is the peak without pages of files, of which there are file.
+		own, file int64
 	}
 	found, ours := map[string]process{}, map[string]bool{}
 	for _, d := range dirs {
@@ -66,22 +67,24 @@ func (w *watch) sum() int64 {
 			continue
 		}
 		status := status(d)
-		kB, err := strconv.ParseInt(strings.TrimSuffix(status["VmHWM"], " kB"), 10, 64)
-		if err != nil {
+		peak, file := kilobytes(status["VmHWM"]), kilobytes(status["RssFile"])
+		if peak == 0 {
 			continue
 		}
 		pid := filepath.Base(d)
-		found[pid] = process{exe, status["PPid"], kB << 10}
+		found[pid] = process{exe, status["PPid"], max(0, peak-file), file}
 		cmdline, err := os.ReadFile(d + "/cmdline")
 		if err == nil && w.belongs(exe, string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))) {
 			ours[pid] = true
 		}
 	}
 	var sum int64
+	files := map[string]int64{}
 	for pid, p := range found {
 		for at := pid; ; at = found[at].parent {
 			if ours[at] {
-				sum += p.peak
+				sum += p.own
+				files[p.exe] = max(files[p.exe], p.file)
 				break
 			}
 			if found[at].exe != p.exe {
@@ -89,7 +92,19 @@ func (w *watch) sum() int64 {
 			}
 		}
 	}
+	for _, file := range files {
+		sum += file
+	}
 	return sum
+}
+
+// kilobytes reads "123 kB" as bytes; 0 where it is missing.
+func kilobytes(text string) int64 {
+	n, err := strconv.ParseInt(strings.TrimSuffix(text, " kB"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n << 10
 }
 
 // builderNames are the executables that may be a builder's.

@@ -224,7 +224,7 @@ func (rep *report) markdown() string {
 	rep.cacheCost(line)
 	rep.limit(line)
 	line("\n## Peak memory\n")
-	line("Megabytes, the greatest of all rounds: the builder's own processes, client and daemon together, not what steps run.")
+	line("Megabytes, the greatest of all rounds: the builder's own processes, client and daemon together, an executable's pages once, not what steps run.")
 	line("Of a build that takes less than a twentieth of a second there may be nothing to see.\n")
 	rep.table(line, func(r row) string {
 		if r.PeakBytes == 0 {

@@ -164,7 +164,7 @@ func copyAttributes(from, to *os.File, st *unix.Stat_t) error {
 	if err := unix.Fchmod(int(to.Fd()), st.Mode&0o7777); err != nil {
 		return pathError("chmod", to.Name(), err)
 	}
-	v, err := fileCapability(int(from.Fd()))
+	v, err := fileCapability(int(from.Fd()), make([]byte, 256))
 	if err != nil || len(v) == 0 {
 		return err
 	}
@@ -174,10 +174,9 @@ func copyAttributes(from, to *os.File, st *unix.Stat_t) error {
 	return nil
 }
 
-// fileCapability is an open file's security.capability; nil for none.
-func fileCapability(fd int) ([]byte, error) {
-	var buf [256]byte
-	n, err := retryInt(func() (int, error) { return unix.Fgetxattr(fd, capability, buf[:]) })
+// fileCapability is an open file's security.capability, in buf; nil for none.
+func fileCapability(fd int, buf []byte) ([]byte, error) {
+	n, err := retryInt(func() (int, error) { return unix.Fgetxattr(fd, capability, buf) })
 	switch {
 	case err == nil:
 		return buf[:n], nil

@@ -35,7 +35,8 @@ type WriteOptions struct {
 //   - whiteouts with time zero and owner root;
 //   - no sockets, and no holes: sparse files are written out.
 //
-// The same tree and changes yield the same bytes. Files are streamed.
+// The same tree and changes yield the same bytes. Files are streamed. The changes
+// are put in order in place: there may be half a million.
 func Write(ctx context.Context, w io.Writer, root string, changes []Change, opts WriteOptions) error {
 	at, err := openDirs(root)
 	if err != nil {
@@ -44,7 +45,6 @@ func Write(ctx context.Context, w io.Writer, root string, changes []Change, opts
 	defer at.close()
 	lw := &writer{dirs: at, tw: tar.NewWriter(w), opts: opts,
 		listed: map[string]bool{}, inodes: map[uint64]string{}, buf: make([]byte, 256<<10)}
-	changes = slices.Clone(changes)
 	slices.SortStableFunc(changes, func(a, b Change) int { return ComparePaths(a.Path, b.Path) })
 	changes = slices.Compact(changes)
 	for _, c := range changes {
@@ -193,7 +193,7 @@ func (w *writer) file(ctx context.Context, dir int, base string, h *tar.Header, 
 		return pathError("open", h.Name, err)
 	}
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
-	v, err := fileCapability(fd)
+	v, err := fileCapability(fd, w.buf)
 	if err != nil {
 		return err
 	}

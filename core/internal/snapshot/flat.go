@@ -294,20 +294,24 @@ func (m *flatMutable) find(ctx context.Context, changes Changes) ([]layer.Change
 // shareSums gives further names of an inode the hash of the first, which alone
 // was read for the layer.
 func (ix *index) shareSums(changes []layer.Change) {
-	sums := map[uint64]uint64{}
-	var lacking []layer.Change
+	sums := map[uint64]uint64{} // of inodes that lack one
 	for _, c := range changes {
-		e, ok := ix.file(c.Path)
-		switch {
-		case !ok:
-		case e.hasSum:
-			sums[e.ino] = e.sum
-		default:
-			lacking = append(lacking, c)
+		if e, ok := ix.file(c.Path); ok && !e.hasSum {
+			sums[e.ino] = 0
 		}
 	}
-	for _, c := range lacking {
-		if e, _ := ix.file(c.Path); sums[e.ino] != 0 {
+	if len(sums) == 0 {
+		return
+	}
+	for _, c := range changes {
+		if e, ok := ix.file(c.Path); ok && e.hasSum {
+			if _, lacking := sums[e.ino]; lacking {
+				sums[e.ino] = e.sum
+			}
+		}
+	}
+	for _, c := range changes {
+		if e, ok := ix.file(c.Path); ok && !e.hasSum && sums[e.ino] != 0 {
 			ix.setSum(c.Path, sums[e.ino])
 		}
 	}

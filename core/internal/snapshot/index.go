@@ -245,27 +245,35 @@ func (w *walker) dir(n *dirNode, rel string) error {
 		return fmt.Errorf("walk tree: %w", err)
 	}
 	known := len(n.dirs) + n.files.len()
+	if known == 0 {
+		n.files.reserve(len(names))
+	}
 	matched := 0
 	var found []layer.Change
+	var st unix.Stat_t
 	for _, name := range names {
-		p := path.Join(rel, name)
-		var st unix.Stat_t
 		if err := unix.Fstatat(int(f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			if errors.Is(err, unix.ENOENT) {
 				continue
 			}
-			return fmt.Errorf("walk tree: %s: %w", p, err)
+			return fmt.Errorf("walk tree: %s: %w", path.Join(rel, name), err)
 		}
 		if n.dirs[name] != nil {
 			matched++
 		} else if n.files.has(name) {
 			matched++
 		}
-		changed, child := w.ix.compare(n, name, filepath.Join(w.root, p), &st, w.suspect[p])
+		// Paths are put together only where one is needed: most files are as they were.
+		suspect := len(w.suspect) > 0 && w.suspect[path.Join(rel, name)]
+		changed, child := w.ix.compare(n, place{w.root, rel, name}, &st, suspect)
 		if changed {
-			found = append(found, layer.Change{Path: p})
+			found = append(found, layer.Change{Path: path.Join(rel, name)})
 		}
-		if child != nil && !w.group.TryGo(func() error { return w.dir(child, p) }) {
+		if child == nil {
+			continue
+		}
+		p := path.Join(rel, name)
+		if !w.group.TryGo(func() error { return w.dir(child, p) }) {
 			if err := w.dir(child, p); err != nil {
 				return err
 			}
@@ -300,12 +308,18 @@ func (n *dirNode) forget(rel string, names []string) []layer.Change {
 	return out
 }
 
+// place is where a file is: name in the directory rel of the tree at root.
+type place struct{ root, rel, name string }
+
+func (p place) path() string { return filepath.Join(p.root, p.rel, p.name) }
+
 // compare holds one path against the index and brings the index up to date.
 // child is the node of a directory. What counts as a change is what counts for
 // BuildKit's overlay differ (sameDirent): mode, owner, device, capabilities,
 // and but for directories size and time, the content only where both times
 // have no nanoseconds.
-func (ix *index) compare(n *dirNode, name, at string, st *unix.Stat_t, suspect bool) (changed bool, child *dirNode) {
+func (ix *index) compare(n *dirNode, at place, st *unix.Stat_t, suspect bool) (changed bool, child *dirNode) {
+	name := at.name
 	if isDir(st) {
 		child = n.dirs[name]
 		if child == nil {
@@ -321,9 +335,9 @@ func (ix *index) compare(n *dirNode, name, at string, st *unix.Stat_t, suspect b
 	ix.seen(e.ctime)
 	old, ok := n.files.get(name)
 	if !ok {
-		e.caps = capsOf(at, st.Mode)
+		e.caps = capsOf(at.path(), st.Mode)
 		if e.mode&unix.S_IFMT != unix.S_IFREG {
-			e.sum, e.hasSum = sumOf(at, st)
+			e.sum, e.hasSum = sumOf(at.path(), st)
 		}
 		n.addFile(name, e)
 		return st.Mode&unix.S_IFMT != unix.S_IFSOCK, nil
@@ -332,11 +346,11 @@ func (ix *index) compare(n *dirNode, name, at string, st *unix.Stat_t, suspect b
 	if !suspect && !(ix.hashAll && regular) && old.ino == e.ino && old.ctime == e.ctime && old.mtime == e.mtime && old.size == e.size && old.mode == e.mode {
 		return false, nil
 	}
-	e.caps = capsOf(at, st.Mode)
+	e.caps = capsOf(at.path(), st.Mode)
 	changed = !ix.same(&old, &e, at, st)
 	if changed && !e.hasSum && !regular {
 		// Regular files are hashed while they are written to the layer.
-		e.sum, e.hasSum = sumOf(at, st)
+		e.sum, e.hasSum = sumOf(at.path(), st)
 	}
 	n.files.set(name, e)
 	return changed && st.Mode&unix.S_IFMT != unix.S_IFSOCK, nil
@@ -344,7 +358,7 @@ func (ix *index) compare(n *dirNode, name, at string, st *unix.Stat_t, suspect b
 
 // same is sameDirent; it fills in e's hash where it had to be computed, or
 // carries it over.
-func (ix *index) same(old, e *fileEntry, at string, st *unix.Stat_t) bool {
+func (ix *index) same(old, e *fileEntry, at place, st *unix.Stat_t) bool {
 	if old.mode != e.mode || old.uid != e.uid || old.gid != e.gid || old.rdev != e.rdev || old.caps != e.caps || old.size != e.size {
 		return false
 	}
@@ -356,7 +370,7 @@ func (ix *index) same(old, e *fileEntry, at string, st *unix.Stat_t) bool {
 		e.sum, e.hasSum = old.sum, old.hasSum
 		return true
 	}
-	e.sum, e.hasSum = sumOf(at, st)
+	e.sum, e.hasSum = sumOf(at.path(), st)
 	if e.size == 0 && !link {
 		return true
 	}
@@ -389,7 +403,7 @@ func (ix *index) known(root string, paths []string) ([]layer.Change, error) {
 		case err != nil:
 			return nil, fmt.Errorf("look at %s: %w", p, err)
 		default:
-			if changed, _ := ix.compare(n, name, at, &st, true); changed {
+			if changed, _ := ix.compare(n, place{root, dir, name}, &st, true); changed {
 				out = append(out, layer.Change{Path: p})
 			}
 		}

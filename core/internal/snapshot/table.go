@@ -45,6 +45,18 @@ const few = 8
 
 func (t *fileTable) len() int { return t.live }
 
+// reserve makes room for so many entries of an empty table.
+func (t *fileTable) reserve(n int) {
+	t.entries = make([]packedEntry, 0, n)
+	if n > few {
+		size := 4 * few
+		for 4*n > 3*size {
+			size *= 2
+		}
+		t.slots = make([]uint32, size)
+	}
+}
+
 func (t *fileTable) name(i int) []byte {
 	e := &t.entries[i]
 	return t.names[e.name : e.name+uint32(e.length)]
