@@ -25,6 +25,7 @@ import (
 	"github.com/layerwright/layerwright/core/internal/ops"
 	"github.com/layerwright/layerwright/core/internal/progress"
 	"github.com/layerwright/layerwright/core/internal/registry"
+	"github.com/layerwright/layerwright/core/internal/room"
 	"github.com/layerwright/layerwright/core/internal/sandbox"
 	"github.com/layerwright/layerwright/core/internal/snapshot"
 	"github.com/layerwright/layerwright/core/internal/solve"
@@ -43,6 +44,9 @@ func Build(ctx context.Context, req Request) (_ *Result, err error) {
 		req.Progress = progress.Discard
 	}
 	req.reproducible()
+	if req.DryRun {
+		req.Outputs.NoPush, req.Cache.NoPush, req.Registry.SkipPushCheck = true, true, true
+	}
 	b := &build{req: &req, sink: req.Progress, made: map[v1.Layer]madeLayer{}, listed: map[string]func() (content.Tree, error){}}
 	defer func() {
 		err = b.classify(errors.Join(err, b.close()))
@@ -66,6 +70,9 @@ func Build(ctx context.Context, req Request) (_ *Result, err error) {
 	}
 	if len(res.Images) > 0 && res.Images[0].Epoch != nil {
 		b.epoch = res.Images[0].Epoch.Unix()
+	}
+	if req.DryRun {
+		return b.plan(ctx, res)
 	}
 	return b.carryOut(ctx, res)
 }
@@ -179,6 +186,9 @@ func (b *build) open(ctx context.Context) (err error) {
 	if err := b.machine.outside(func() error { return errors.Join(b.openHandles(), b.openAgents(ctx), b.openTransport()) }); err != nil {
 		return err
 	}
+	if err := room.Check(b.machine.store, b.req.MinFree); err != nil {
+		return err
+	}
 	b.notice(b.machine.describe())
 	if b.req.CgroupParent != "" {
 		b.notice("--cgroup-parent " + b.req.CgroupParent + " is ignored: steps stay in the control group that the job runs in")
@@ -261,6 +271,15 @@ func (b *build) solve(ctx context.Context, res *frontend.Result, env *ops.Env) (
 			s.tree = claims[i].(snapshot.Claim) //nolint:forcetypeassert // ops makes no others
 			layers = s.tree.State().Layers()
 		}
+		if b.req.Outputs.SingleSnapshot {
+			base := b.baseLayers(layers)
+			if layers, err = b.squash(ctx, env, layers); err != nil {
+				return nil, claims, err
+			}
+			if img.Config, err = squashHistory(img.Config, base); err != nil {
+				return nil, claims, err
+			}
+		}
 		if s.image, err = b.assemble(img, layers); err != nil {
 			return nil, claims, err
 		}
@@ -299,7 +318,7 @@ func (b *build) environment(res *frontend.Result) (*ops.Env, error) {
 		Blobs:  commit.New(dirs["blobs"], blobs),
 		Images: b.layersOf, Layouts: b.layoutLayers, Web: b.remote.web, Git: repositories, Locals: b.locals, Outside: b.machine.outside, Secrets: b.secrets, SSH: b.agents,
 		Caches: filepath.Join(b.machine.store, "caches"), CacheMounts: mounts, Scratch: dirs["steps"],
-		NetworkNone: sync.OnceValue(sandbox.TryNetworkNone), Seen: b.exposed(), Progress: b.sink, Wanted: wanted, Saved: b.cache != nil,
+		NetworkNone: sync.OnceValue(sandbox.TryNetworkNone), Seen: b.exposed(), Progress: b.sink, Wanted: wanted, Saved: b.cache != nil, Ignore: b.req.IgnorePaths,
 		Made: func(v *graph.Vertex, l v1.Layer, created time.Time) { b.layerMade(v, l, created, final[v]) },
 	}, nil
 }
@@ -309,6 +328,7 @@ func (b *build) docker() bool { return b.req.Outputs.ImageFormat == "docker" }
 // layerMade remembers what the history needs and begins to upload, unless the
 // cache does that first.
 func (b *build) layerMade(v *graph.Vertex, l v1.Layer, created time.Time, final bool) {
+	final = final && !b.req.Outputs.SingleSnapshot
 	b.mu.Lock()
 	// The name, as BuildKit's history has it: conformance case context-dir-from.
 	b.made[l] = madeLayer{created: created, description: v.Name, final: final}

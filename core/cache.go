@@ -122,6 +122,9 @@ func (b *build) variant() string {
 		// each commit.
 		out += fmt.Sprintf(" epoch %d", b.epoch)
 	}
+	if len(b.req.IgnorePaths) > 0 {
+		out += fmt.Sprintf(" without %q", b.req.IgnorePaths)
+	}
 	return out
 }
 

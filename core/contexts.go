@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -61,6 +62,16 @@ func IsStream(value string) bool {
 func IsRemote(value string) bool {
 	kind, _, err := contextOf(value)
 	return err == nil && kind != contextDir
+}
+
+// IsGit says whether a build context is a git repository.
+func IsGit(value string) bool {
+	kind, rest, err := contextOf(value)
+	if err != nil || kind != contextRemote {
+		return false
+	}
+	git, _ := frontend.IsGit(rest)
+	return git
 }
 
 // CheckContext says what is wrong with the form of a build context's name, or of
@@ -190,10 +201,14 @@ func (b *build) openRemote() (done bool, err error) {
 	if err != nil {
 		return false, fault.New(fault.Usage, "build context %s: %w", withoutSecrets(b.req.Context), err).With("Correct --context.")
 	}
+	sub := b.req.ContextSubPath
+	if sub != "" && !filepath.IsLocal(sub) {
+		return false, fault.New(fault.Usage, "--context-sub-path %s is not in the context", sub).With("Write a relative path without dots.")
+	}
 	b.remote.kind = kind
 	switch kind {
 	case contextDir:
-		b.req.Context = value
+		b.req.Context = filepath.Join(value, sub)
 		return false, nil
 	case contextRemote:
 		b.remote.url = value
@@ -231,6 +246,9 @@ func (b *build) remoteDockerfile() error {
 		b.file = "Dockerfile"
 	default:
 		b.file = filepath.ToSlash(filepath.Clean(name))
+	}
+	if sub := b.req.ContextSubPath; sub != "" && b.data == nil && !isURL(name) && !filepath.IsAbs(name) {
+		b.file = path.Join(filepath.ToSlash(sub), b.file)
 	}
 	return nil
 }
@@ -327,6 +345,9 @@ func (b *build) loadStream(ctx context.Context, dir string) error {
 		}
 		b.useArchive(path, sum)
 		return nil
+	case b.req.ContextSubPath != "":
+		return fault.New(fault.User, "standard input is not an archive, so it has no directory %s", b.req.ContextSubPath).
+			With("Leave --context-sub-path out, or pipe in a tar archive.")
 	case b.data != nil || b.req.Dockerfile != "":
 		return fault.New(fault.User, "standard input is not an archive, so it can only be a Dockerfile, and another one was named").
 			With("Leave --dockerfile out, or pipe in a tar archive (plain, or compressed by gzip, bzip2, xz or zstd).")

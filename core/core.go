@@ -18,6 +18,9 @@ type Request struct {
 	// "tar://FILE", a git repository as docker build takes it, or an http
 	// or https URL of an archive or a Dockerfile.
 	Context string
+	// ContextSubPath is a directory in Context that is the context instead,
+	// relative and slash-separated (Kaniko's --context-sub-path).
+	ContextSubPath string
 	// Stdin is read for a Context that is a stream.
 	Stdin io.Reader
 	// Dockerfile is a path, relative to the working directory or, where no
@@ -57,6 +60,10 @@ type Request struct {
 	// group that the job runs in.
 	CgroupParent string
 
+	// IgnorePaths are absolute paths of the image that no layer has, with what is
+	// below them: Kaniko's --ignore-path. Later steps see them.
+	IgnorePaths []string
+
 	Outputs  Outputs
 	Cache    Cache
 	Registry Registry
@@ -66,8 +73,14 @@ type Request struct {
 	Isolation, Snapshots string
 	// Store is the directory for trees and blobs; chosen when empty.
 	Store string
+	// MinFree is how many bytes must be free there before anything runs: 128 MiB
+	// when 0, not looked at when negative.
+	MinFree int64
 	// Force allows inplace outside of a container that looks disposable.
 	Force bool
+	// DryRun finds out what would run, and runs, writes and pushes nothing:
+	// Result.Plan.
+	DryRun bool
 	// Inside says that this process is the one that Enter has started.
 	// Chosen is the isolation that Enter has found for Isolation in this
 	// process; without either, Build tries by itself.
@@ -109,6 +122,11 @@ type Outputs struct {
 	// DigestFile gets the digest of what was built, ImageIDFile that of its
 	// configuration, MetadataFile JSON with both; written atomically.
 	DigestFile, ImageIDFile, MetadataFile string
+	// NameDigestFile gets a line "repository@digest" for each destination,
+	// NameTagDigestFile "repository:tag@digest", in Kaniko's format.
+	NameDigestFile, NameTagDigestFile string
+	// SingleSnapshot makes one layer of all that is added to the base image.
+	SingleSnapshot bool
 	// ImageFormat is "oci" (default) or "docker".
 	ImageFormat string
 	// Compression is "gzip" (default), "zstd" or "none"; CompressionLevel is
@@ -200,6 +218,8 @@ type Result struct {
 	// Cache has an entry for each step that the cache could have known, in
 	// the order of the graph; nil without a cache.
 	Cache []CachedStep
+	// Plan is what a build would do, in the order of the graph (Request.DryRun).
+	Plan []PlannedStep
 }
 
 // The engine's events and errors, for whoever shows them.

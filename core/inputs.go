@@ -116,7 +116,7 @@ func (b *build) frontendRequest() frontend.Request {
 		Locals: b.locals, Filename: b.file, Data: b.data, Target: r.Target, BuildArgs: r.BuildArgs, Labels: r.Labels,
 		NamedContexts: map[string]string{}, NoCache: r.NoCache, NoCacheFilter: r.NoCacheFilter, ExtraHosts: r.ExtraHosts,
 		Ulimits: r.Ulimits, ShmSize: r.ShmSize, Hostname: r.Hostname, Progress: b.sink, Platforms: b.platforms,
-		ContextURL: b.remote.url, Contexts: b,
+		ContextURL: b.remote.url, ContextSubDir: r.ContextSubPath, Contexts: b,
 	}
 	if r.Network != "default" {
 		f.Network = r.Network

@@ -28,7 +28,7 @@ import (
 
 // outputs are the paths of what is written at the end, valid whatever "/" is
 // then; "-" is the request's Stdout.
-type outputs struct{ layout, ociTar, dockerTar, rootDir, rootTar, digest, imageID, metadata string }
+type outputs struct{ layout, ociTar, dockerTar, rootDir, rootTar, digest, imageID, metadata, names, tagged string }
 
 // openOutputs opens the directories that outputs go to.
 func (b *build) openOutputs() error {
@@ -40,6 +40,7 @@ func (b *build) openOutputs() error {
 	}{
 		{r.OCILayout, &o.layout, true}, {r.OCITar, &o.ociTar, false}, {r.DockerTar, &o.dockerTar, false}, {r.RootDir, &o.rootDir, true},
 		{r.RootTar, &o.rootTar, false}, {r.DigestFile, &o.digest, false}, {r.ImageIDFile, &o.imageID, false}, {r.MetadataFile, &o.metadata, false},
+		{r.NameDigestFile, &o.names, false}, {r.NameTagDigestFile, &o.tagged, false},
 	} {
 		if out.name == "" || out.name == "-" {
 			*out.path = out.name
@@ -299,6 +300,18 @@ func (b *build) exportNames(a export.Artifact, r *Result) error {
 	}
 	if p := b.outputs.imageID; p != "" {
 		if err := export.File(p, []byte(r.ImageID)); err != nil {
+			return err
+		}
+	}
+	for i, p := range []string{b.outputs.names, b.outputs.tagged} {
+		if p == "" {
+			continue
+		}
+		text, err := namesWithDigest(b.req.Outputs.Destinations, r.Digest, i == 1)
+		if err == nil {
+			err = export.File(p, []byte(text))
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
@@ -70,20 +69,29 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	view := display.New(p.format(f), p.stderr, display.Options{
 		Verbosity: s.verbosity, Color: p.color(), Size: p.terminal, Secrets: masks,
 	})
-	for _, text := range kanikoNotices(f.set, p.env) {
+	for _, text := range append(kanikoNotices(f.set, p.env), f.notices...) {
 		view.Emit(core.Notice{Level: core.Info, Text: text, Time: time.Now()})
 	}
 	out := display.Outcome{Err: err, ExplainCache: f.cache.explain}
 	if err == nil {
 		s.Progress, s.Inside, s.Outputs.Stdout = view, p.inside, p.stdout
-		out.Result, out.Err = profiled(f.profile, display.NewRedactor(masks), &s.Request, func() (*core.Result, error) { return core.Build(ctx, s.Request) })
+		out.Result, out.Err = profiled(f.profile, display.NewRedactor(masks), &s.Request, func() (*core.Result, error) { return limited(ctx, f.timeout, s.Request) })
 		out.Files = s.files()
+		if s.DryRun {
+			out.Files = nil
+			writePlan(p.stdout, out.Result)
+		}
 	}
 	code := exitCode(ctx, out.Err)
+	if f.exitFromStep && ctx.Err() == nil {
+		code = stepCode(out.Err, code)
+	}
 	if out.Err != nil {
 		out.Result, out.Files, out.Err = nil, nil, ended(ctx, out.Err)
 	}
-	out.Took = time.Since(started)
+	if out.Took = time.Since(started); s.DryRun {
+		out.Took = 0 // nothing was built
+	}
 	view.Finish(out)
 	return code
 }
@@ -96,8 +104,9 @@ func (p *process) early(f *flags, text string) {
 // enteredCode is the code of the process that ran the build for us. Which
 // signal came first is known better here, since it may have got several.
 func enteredCode(ctx context.Context, code int) int {
-	if code > 128 {
-		return exitCode(ctx, &exitStatus{code})
+	var s *signalError
+	if code > 128 && errors.As(context.Cause(ctx), &s) { // else it is a step's
+		return 128 + int(s.signal)
 	}
 	return code
 }
@@ -191,8 +200,3 @@ func readSecret(secret core.Secret) (data []byte, err error) {
 	}
 	return data, nil
 }
-
-// exitStatus is a process of ours that ended with a code.
-type exitStatus struct{ code int }
-
-func (e *exitStatus) Error() string { return fmt.Sprintf("the build ended with code %d", e.code) }

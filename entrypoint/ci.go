@@ -155,3 +155,8 @@ func appendTo(path string, data []byte) (err error) {
 	_, err = f.Write(data)
 	return err
 }
+
+// exitStatus is a process of ours that ended with a code.
+type exitStatus struct{ code int }
+
+func (e *exitStatus) Error() string { return fmt.Sprintf("the build ended with code %d", e.code) }

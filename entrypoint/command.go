@@ -33,7 +33,7 @@ one, and --print-settings shows what its variables come to.
 
 layerwright build --help lists the flags of a build. Exit codes: 0 done, 1 a
 step failed or the Dockerfile or context is wrong, 2 wrong usage, 3 registry,
-4 the environment cannot do it, 128+n ended by signal n, 70 our defect.
+4 the environment cannot do it, 124 --timeout, 128+n signal n, 70 our defect.
 `
 
 // command is the tree of commands.
@@ -46,6 +46,10 @@ func (p *process) command() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownCommand(args[0])
+			}
+			if only, _ := c.Flags().GetBool("version"); only {
+				fmt.Fprint(c.OutOrStdout(), versionLine())
+				return nil
 			}
 			// Without an argument the environment says what to do.
 			h, err := p.host()
@@ -63,6 +67,7 @@ func (p *process) command() *cobra.Command {
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), rootHelp) })
 	root.SetHelpCommand(p.helpCommand(root))
 	root.Flags().Bool("print-settings", false, "") // of the CI that this is
+	root.Flags().Bool("version", false, "")
 	root.AddCommand(p.hostCommands()...)
 	root.AddCommand(p.buildCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.loginCommand(), p.logoutCommand(), p.versionCommand())
 	return root
@@ -81,9 +86,14 @@ func (p *process) helpCommand(root *cobra.Command) *cobra.Command {
 	}}
 }
 
+// versionLine is what the program says of itself.
+func versionLine() string {
+	return fmt.Sprintf("layerwright %s%s %s/%s %s\n", version, revision(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+}
+
 func (p *process) versionCommand() *cobra.Command {
 	c := &cobra.Command{Use: "version", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error {
-		fmt.Fprintf(c.OutOrStdout(), "layerwright %s%s %s/%s %s\n", version, revision(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+		fmt.Fprint(c.OutOrStdout(), versionLine())
 		return nil
 	}}
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) {

@@ -34,6 +34,10 @@ func exitCode(ctx context.Context, err error) int {
 	if errors.As(context.Cause(ctx), &s) {
 		return 128 + int(s.signal)
 	}
+	var late *timeoutError
+	if errors.As(err, &late) {
+		return exitTimeout
+	}
 	var e *core.Error
 	if errors.As(err, &e) {
 		if code, ok := exitCodes[e.Kind]; ok {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,14 +32,24 @@ type flags struct {
 	logFormat                            choice
 	helpAll                              bool
 
+	ignorePaths  []string
+	minFree      string
+	subPath      string
+	git, bucket  string
+	dryRun       bool
+	timeout      time.Duration
+	exitFromStep bool
+
 	set map[string]bool // flags that were given
+	// notices are what the settings come to, where that may surprise.
+	notices []string
 }
 
 // aliases are other names of flags: Docker's where Kaniko's differ, and the
 // other way round.
 var aliases = map[string]string{
 	"file": "dockerfile", "custom-platform": "platform", "customPlatform": "platform",
-	"tarPath": "tar-path", "snapshotMode": "snapshot-mode", "whitelist-var-run": "ignore-var-run",
+	"tarPath": "tar-path", "snapshotMode": "snapshot-mode", "whitelist-var-run": "ignore-var-run", "dry-run": "dryrun",
 }
 
 // choice is a flag with few possible values; the first is the default.
@@ -81,19 +92,19 @@ type flagGroup struct {
 var flagGroups = []flagGroup{
 	{title: "What to build",
 		names: []string{"context", "dockerfile", "target", "platform", "build-arg", "build-context", "secret", "ssh"},
-		more:  []string{"label", "no-cache", "no-cache-filter"}},
+		more:  []string{"context-sub-path", "git", "bucket", "label", "no-cache", "no-cache-filter"}},
 	{title: "Where the image goes",
 		names: []string{"destination", "no-push", "output", "tar-path", "digest-file"},
-		more: []string{"oci-layout-path", "rootfs-dir", "rootfs-tar", "iidfile", "metadata-file", "image-format", "compression", "compression-level",
-			"annotation", "rewrite-timestamp", "reproducible"}},
+		more: []string{"image-name-with-digest-file", "image-name-tag-with-digest-file", "oci-layout-path", "rootfs-dir", "rootfs-tar", "iidfile", "metadata-file", "image-format", "compression", "compression-level",
+			"annotation", "rewrite-timestamp", "reproducible", "single-snapshot"}},
 	{title: "The cache between builds",
 		names: []string{"cache", "cache-repo", "no-push-cache", "explain-cache"},
 		more:  []string{"cache-from", "cache-ttl", "cache-run-layers", "cache-copy-layers", "cache-mounts", "cache-mount-max-size", "cache-scope", "cache-dir"}},
-	{title: "How steps run", more: []string{"add-host", "cgroup-parent", "hostname", "network", "shm-size", "ulimit"}},
+	{title: "How steps run", more: []string{"add-host", "cgroup-parent", "hostname", "network", "shm-size", "ulimit", "ignore-path"}},
 	registryGroup,
-	{title: "This machine", names: []string{"isolation"}, more: []string{"snapshots", "store", "force"}},
-	{title: "Instead of a build", names: []string{"check"}, more: []string{"call"}},
-	{title: "Output", more: []string{"log-format", "verbosity", "profile"}},
+	{title: "This machine", names: []string{"isolation"}, more: []string{"snapshots", "store", "min-free", "timeout", "force"}},
+	{title: "Instead of a build", more: []string{"check", "call", "dryrun"}},
+	{title: "Output", more: []string{"log-format", "verbosity", "exit-code-from-step", "profile"}},
 	kanikoGroup(),
 }
 
@@ -115,6 +126,9 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	f.logFormat.aliases = map[string]string{"color": "auto", "text": "plain"} // Kaniko's
 
 	fs.StringVarP(&f.contextDir, "context", "c", "", "WHERE\tdirectory, - (a tar), tar://FILE, git or http; here by default")
+	fs.StringVar(&f.subPath, "context-sub-path", "", "DIR\tin the context, to be the context instead")
+	fs.StringVar(&f.git, "git", "", "KEY=VALUE,…\tof a git context: branch, recurse-submodules")
+	fs.StringVarP(&f.bucket, "bucket", "b", "", "NAME\tin Google's storage, as --context gs://…")
 	fs.StringVarP(&f.dockerfile, "dockerfile", "f", "Dockerfile", "FILE\talso looked for in the context; - is standard input (--file)")
 	fs.StringVar(&f.target, "target", "", "STAGE\tthe stage to build instead of the last one")
 	fs.StringArrayVar(&f.platforms, "platform", nil, "OS/ARCH\tmore with commas (--custom-platform)")
@@ -133,6 +147,8 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.shmSize, "shm-size", "", "SIZE\tof /dev/shm, such as 64m")
 	fs.StringArrayVar(&f.ulimits, "ulimit", nil, "NAME=SOFT[:HARD]\ta limit, such as nofile=1024:2048")
 
+	fs.StringArrayVar(&f.ignorePaths, "ignore-path", nil, "PATH\tof the image, in no layer; later steps see it")
+
 	f.out.register(fs)
 	f.cache.register(fs)
 	f.call.register(fs)
@@ -144,9 +160,13 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.Var(&f.isolation, "isolation", "MODE\tauto, namespaces, inplace or chroot (layerwright doctor)")
 	fs.Var(&f.snapshots, "snapshots", "DRIVER\tauto, overlay or flat")
 	fs.StringVar(&f.store, "store", "", "DIR\tfor file trees and layers")
+	fs.BoolVar(&f.dryRun, "dryrun", false, "\tonly say which steps would run (--dry-run)")
+	fs.StringVar(&f.minFree, "min-free", "", "SIZE\tmust be free in the store at the start; 128m, 0 asks nothing")
+	fs.DurationVar(&f.timeout, "timeout", 0, "DURATION\tend the build after it, such as 30m, with exit code 124")
 	fs.BoolVar(&f.force, "force", false, "\tallow inplace even where / looks worth keeping")
 	fs.Var(&f.logFormat, "log-format", "FORMAT\tauto, plain, tty or json, on standard error")
 	fs.StringVarP(&f.verbosity, "verbosity", "v", "info", "LEVEL\terror, warn, info or debug")
+	fs.BoolVar(&f.exitFromStep, "exit-code-from-step", false, "\tend with the code of the command that failed")
 	fs.StringVar(&f.profile, "profile", "", "DIR\twhere time and memory went: cpu.pprof, heap.pprof, trace.json")
 	fs.BoolVar(&f.helpAll, "help-all", false, "\texplain every flag")
 	fs.SortFlags = false

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
@@ -62,4 +63,50 @@ func TestFlagsWithoutEffectAreSaid(t *testing.T) {
 	require.Equal(t, 4, strings.Count(stderr, "has no effect"))
 	require.Equal(t, []string{"variables FF_KANIKO_… have no effect: they choose between ways of Kaniko's own"},
 		kanikoNotices(nil, map[string]string{"FF_KANIKO_A": "1", "FF_KANIKO_B": "1", "HOME": "/"}))
+}
+
+func TestGitOptions(t *testing.T) {
+	s, err := parse(t, nil, "--no-push", "--git", "branch=dev,depth=1,single-branch=true,recurse-submodules=true", "--context", "git://github.com/o/r")
+	require.NoError(t, err)
+	require.Equal(t, "git://github.com/o/r#refs/heads/dev", s.Context)
+	for args, want := range map[string]string{
+		"branch=a git://github.com/o/r#refs/heads/b": "names a reference, too",
+		"branch=a /tmp":                          "is no git repository",
+		"insecure-skip-tls=true https://h/r.git": "always checked",
+		"colour=red https://h/r.git":             "the keys are",
+		"depth=many https://h/r.git":             "--git depth=many",
+	} {
+		git, where, _ := strings.Cut(args, " ")
+		_, err := parse(t, nil, "--no-push", "--git", git, "--context", where)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+func TestKanikosVariables(t *testing.T) {
+	s, err := parse(t, map[string]string{"KANIKO_NO_PUSH": "true", "KANIKO_PRINT_PLAN": "1"}, "-d", "a.example/b")
+	require.NoError(t, err)
+	require.True(t, s.Outputs.NoPush)
+	require.True(t, s.DryRun)
+	s, err = parse(t, map[string]string{"KANIKO_NO_PUSH": "false"}, "--no-push")
+	require.NoError(t, err)
+	require.True(t, s.Outputs.NoPush, "a flag is not taken back")
+	_, err = parse(t, map[string]string{"KANIKO_NO_PUSH": "yes please"}, "-d", "a.example/b")
+	require.ErrorContains(t, err, "KANIKO_NO_PUSH")
+	notices := kanikoNotices(nil, map[string]string{"KANIKO_DIR": "/x", "KANIKO_PRE_CLEANUP": "1", "SNAPSHOT_TIMEOUT_DURATION": "5m"})
+	require.Len(t, notices, 3)
+}
+
+// TestFlagsAreReadAsKanikoReadsThem: forms of values.
+func TestFlagsAreReadAsKanikoReadsThem(t *testing.T) {
+	s, err := parse(t, nil, "--destination=a.example/a:1", "--destination", "a.example/b:2", "-d", "a.example/c:3",
+		"--build-arg", "LIST=a,b,c", "--build-arg=X=Y=Z", "--label", "k=a,b", "--customPlatform=linux/arm64", "--tarPath", "t.tar",
+		"--snapshotMode", "redo", "--whitelist-var-run=false", "--verbosity=warn", "--cache=true", "--cache-ttl=6h", "--context", "dir:///workspace/", "--dockerfile=D")
+	require.NoError(t, err)
+	require.Equal(t, []string{"a.example/a:1", "a.example/b:2", "a.example/c:3"}, s.Outputs.Destinations)
+	require.Equal(t, map[string]string{"LIST": "a,b,c", "X": "Y=Z"}, s.BuildArgs)
+	require.Equal(t, map[string]string{"k": "a,b"}, s.Labels)
+	require.Equal(t, []string{"linux/arm64"}, s.Platforms)
+	require.Equal(t, "t.tar", s.Outputs.DockerTar)
+	require.Equal(t, "/workspace/", s.Context)
+	require.Equal(t, 6*time.Hour, s.Cache.TTL)
 }

@@ -22,6 +22,8 @@ type outputFlags struct {
 	rootDir, rootTar                    string
 	list                                []string // --output
 	digestFile, imageIDFile, metadata   string
+	nameDigest, nameTagDigest           string
+	single                              bool
 	imageFormat, compression            choice
 	level                               int
 	annotations                         []string
@@ -45,6 +47,8 @@ func (f *outputFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.rootDir, "rootfs-dir", "", "DIR\twrite the root file system")
 	fs.StringVar(&f.rootTar, "rootfs-tar", "", "FILE\twrite the root file system as a tar; - is standard output")
 	fs.StringVar(&f.digestFile, "digest-file", "", "FILE\twrite the digest of the image")
+	fs.StringVar(&f.nameDigest, "image-name-with-digest-file", "", "FILE\twrite REPOSITORY@DIGEST of each destination")
+	fs.StringVar(&f.nameTagDigest, "image-name-tag-with-digest-file", "", "FILE\twrite REPOSITORY:TAG@DIGEST of each")
 	fs.StringVar(&f.imageIDFile, "iidfile", "", "FILE\twrite the image ID")
 	fs.StringVar(&f.metadata, "metadata-file", "", "FILE\twrite digests and names as JSON")
 	fs.Var(&f.imageFormat, "image-format", "FORMAT\toci or docker")
@@ -52,6 +56,7 @@ func (f *outputFlags) register(fs *pflag.FlagSet) {
 	fs.IntVar(&f.level, "compression-level", 0, "N\t0 to 9 for gzip, 1 to 22 for zstd")
 	fs.StringArrayVar(&f.annotations, "annotation", nil, "[KIND:]KEY=VALUE\tKIND manifest or index, also -descriptor")
 	fs.BoolVar(&f.rewriteTimestamp, "rewrite-timestamp", false, "\tno file of a new layer later than SOURCE_DATE_EPOCH")
+	fs.BoolVar(&f.single, "single-snapshot", false, "\tone layer on top of the base image")
 	fs.BoolVar(&f.reproducibleImage, "reproducible", false, "\tthe same, with time 0 where there is no epoch")
 }
 
@@ -67,6 +72,7 @@ func (f *flags) outputs(c *checker, r *core.Request, env map[string]string) {
 	r.Outputs = core.Outputs{
 		Destinations: o.destinations, NoPush: o.noPush, OCILayout: o.layout, OCITar: o.ociTar, DockerTar: o.dockerTar, RootDir: o.rootDir, RootTar: o.rootTar,
 		DigestFile: o.digestFile, ImageIDFile: o.imageIDFile, MetadataFile: o.metadata,
+		NameDigestFile: o.nameDigest, NameTagDigestFile: o.nameTagDigest, SingleSnapshot: o.single,
 		ImageFormat: o.imageFormat.value, Compression: o.compression.value, RewriteTimestamp: o.rewriteTimestamp, Reproducible: o.reproducibleImage,
 	}
 	if f.set["compression-level"] {
@@ -81,7 +87,7 @@ func (f *flags) outputs(c *checker, r *core.Request, env map[string]string) {
 		}
 	}
 	r.Outputs.Annotations = annotations(c, o.annotations)
-	o.check(c, f.call.asked())
+	o.check(c, f.call.asked() || f.dryRun)
 }
 
 // settleNames makes names of what is not pushed destinations that are not pushed.
@@ -107,6 +113,9 @@ func (f *outputFlags) check(c *checker, onlyAsks bool) {
 		if _, ok := named.(reference.Digested); ok {
 			c.add("--destination %s: a digest cannot be pushed to: give a tag", d)
 		}
+	}
+	if len(f.destinations) == 0 && (f.nameDigest != "" || f.nameTagDigest != "") {
+		c.add("files with the image's name and digest need a --destination: with --no-push it only names the image")
 	}
 	streams, anywhere := 0, f.noPush || len(f.destinations) > 0
 	for _, path := range []string{f.ociTar, f.dockerTar, f.rootTar, f.layout, f.rootDir} {

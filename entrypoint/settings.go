@@ -43,11 +43,12 @@ func (c *checker) err() error {
 // settings checks the flags and makes the request of them. It opens no file.
 func (f *flags) settings(args []string, env map[string]string) (settings, error) {
 	c := &checker{}
+	f.fromEnvironment(c, env)
 	s := settings{Request: core.Request{
 		Context: f.context(c, args), Dockerfile: f.dockerfile, Target: f.target,
 		NoCache: f.noCache, NoCacheFilter: f.noCacheFilter,
 		Hostname: f.hostname, CgroupParent: f.cgroupParent, Network: f.network.value,
-		Isolation: f.isolation.value, Snapshots: f.snapshots.value, Store: f.store, Force: f.force,
+		Isolation: f.isolation.value, Snapshots: f.snapshots.value, Store: f.store, Force: f.force, ContextSubPath: f.subPath, DryRun: f.dryRun, IgnorePaths: f.ignored(c),
 	}}
 	if s.fromStdin = f.dockerfile == "-"; s.fromStdin {
 		s.Dockerfile = "Dockerfile"
@@ -60,6 +61,7 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 		// the working directory first.
 		s.Dockerfile = ""
 	}
+	f.allowance(c, &s.Request)
 	s.Platforms = splitPlatforms(c, f.platforms)
 	s.BuildArgs = buildArgs(c, f.buildArgs, env)
 	s.Labels = pairs(c, "label", f.labels)
@@ -83,6 +85,14 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 // context is what to build, given as flag or argument.
 func (f *flags) context(c *checker, args []string) string {
 	dir := f.contextDir
+	if f.bucket != "" {
+		if dir != "" || len(args) > 0 {
+			c.add("--bucket and --context are two contexts: leave --bucket out")
+		}
+		if dir = f.bucket; !strings.Contains(dir, "://") {
+			dir = "gs://" + dir // Kaniko's default
+		}
+	}
 	switch {
 	case len(args) > 1:
 		c.add("several contexts: %s: give one, and flags by two dashes", strings.Join(args, " "))
@@ -94,6 +104,7 @@ func (f *flags) context(c *checker, args []string) string {
 	if rest, ok := strings.CutPrefix(dir, "dir://"); ok && rest != "" {
 		dir = rest // Kaniko's way to write it
 	}
+	dir = f.gitOptions(c, dir)
 	if err := core.CheckContext(dir, false); err != nil {
 		c.add("context: %w", err)
 	}
@@ -288,7 +299,7 @@ func (f *flags) retries(c *checker, flag string, n int) int {
 // files are the local outputs that the request asks for.
 func (s *settings) files() (list []string) {
 	o := s.Outputs
-	for _, f := range []string{o.OCILayout, o.OCITar, o.DockerTar, o.RootDir, o.RootTar, o.DigestFile, o.ImageIDFile, o.MetadataFile} {
+	for _, f := range []string{o.OCILayout, o.OCITar, o.DockerTar, o.RootDir, o.RootTar, o.DigestFile, o.ImageIDFile, o.MetadataFile, o.NameDigestFile, o.NameTagDigestFile} {
 		if f != "" && f != "-" {
 			list = append(list, f)
 		}

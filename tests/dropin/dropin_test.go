@@ -204,3 +204,68 @@ func listing(t *testing.T, d *parts.Docker, image string) string {
 		names.WriteString(h.Name + "\n")
 	}
 }
+
+// TestOtherThingsThatKanikoCan: flags beyond those of everybody's pipeline.
+func TestOtherThingsThatKanikoCan(t *testing.T) {
+	d := parts.Engine(t)
+	reg := parts.SharedRegistry(t)
+	base := reg.Addr + "/small:1"
+	parts.PushBase(t, base, parts.SmallBase(t))
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0o777)) //nolint:gosec // written by the container
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "sub"), 0o755))
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+	write("Dockerfile", "FROM "+base+"\nRUN exit 42\n")
+	write("sub/message", "below")
+	write("sub/Dockerfile", "FROM "+base+`
+RUN mkdir -p /skipped/a && echo 1 > /skipped/a/b && echo 1 > /first
+RUN test -e /skipped/a/b && rm /first && echo 2 > /second
+COPY message /message
+`)
+	image := parts.ProductImage(t, d, "executor")
+	run := func(args ...string) (string, int) {
+		command := append([]string{"run", "--rm", "--network", "host", "-v", dir + ":/workspace", "-w", "/", image}, args...)
+		c := d.Command(t.Context(), command...)
+		out, err := c.CombinedOutput()
+		require.NotNil(t, c.ProcessState, "%v", err)
+		return string(out), c.ProcessState.ExitCode()
+	}
+	ref := reg.Addr + "/other"
+
+	t.Run("one layer, ignored paths, names with digests, a part of the context", func(t *testing.T) {
+		out, code := run("--context=dir:///workspace", "--context-sub-path=sub", "--single-snapshot", "--ignore-path=/skipped", "-d", ref+":1", "-d", ref+":2",
+			"--image-name-with-digest-file=/workspace/names", "--image-name-tag-with-digest-file=/workspace/tagged", "--digest-file=/workspace/digest")
+		require.Zero(t, code, out)
+		read := func(name string) string {
+			data, err := os.ReadFile(filepath.Join(dir, name))
+			require.NoError(t, err)
+			return string(data)
+		}
+		digest := read("digest")
+		require.Equal(t, ref+"@"+digest+"\n"+ref+"@"+digest+"\n", read("names"))
+		require.Equal(t, ref+":1@"+digest+"\n"+ref+":2@"+digest+"\n", read("tagged"))
+		d.Must(t, "pull", base)
+		d.Must(t, "pull", ref+":1")
+		layers := func(ref string) int {
+			return strings.Count(d.Must(t, "image", "inspect", "--format", "{{json .RootFS.Layers}}", ref), "sha256:")
+		}
+		require.Equal(t, layers(base)+1, layers(ref+":1"))
+		require.Equal(t, "2\nbelow", d.Must(t, "run", "--rm", "--network", "none", ref+":1", "sh", "-c", "cat /second /message; ! test -e /first && ! test -e /skipped"))
+	})
+	t.Run("the code of a step, a time limit, a plan, no space", func(t *testing.T) {
+		out, code := run("--context=dir:///workspace", "--no-push", "--exit-code-from-step")
+		require.Equal(t, 42, code, out)
+		out, code = run("--context=dir:///workspace", "--dryrun", "-d", reg.Addr+"/never:1")
+		require.Zero(t, code, out)
+		require.Contains(t, out, "run         [2/2] RUN exit 42  (Dockerfile:2)")
+		out, code = run("--context=dir:///workspace", "--no-push", "--min-free=4000g")
+		require.Equal(t, 4, code, out)
+		require.Contains(t, out, "--min-free")
+		write("Dockerfile", "FROM "+base+"\nRUN sleep 60\n")
+		out, code = run("--context=dir:///workspace", "--no-push", "--timeout=2s")
+		require.Equal(t, 124, code, out)
+		require.Contains(t, out, "running then: [2/2] RUN sleep 60")
+	})
+}

@@ -71,6 +71,9 @@ func contextOptions(req Request, o map[string]string) {
 		return
 	}
 	o["context"] = req.ContextURL
+	if req.ContextSubDir != "" {
+		o["contextsubdir"] = req.ContextSubDir
+	}
 	if _, ok := req.Locals[Dockerfile]; ok || req.Data != nil {
 		o["dockerfilekey"] = Dockerfile // else it is in the context
 	}

@@ -54,6 +54,9 @@ type Request struct {
 	// takes as a context's URL, or a Stream. The Dockerfile is then in it,
 	// unless Data or the local source Dockerfile is there.
 	ContextURL string
+	// ContextSubDir is the directory there that is the context; empty for all.
+	// Filename is not relative to it.
+	ContextSubDir string
 	// Contexts is needed for ContextURL and for OCI layouts.
 	Contexts Contexts
 

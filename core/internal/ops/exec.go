@@ -158,7 +158,7 @@ func (o *execOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 		return nil, discard(tree, err)
 	}
 	end = o.env.timed(ctx, "capture changes")
-	s, err := tree.Commit(o.env.lasting(ctx), snapshot.Changes{Suspect: outcome.Suspect}, o.env.capture(o.v))
+	s, err := tree.Commit(o.env.lasting(ctx), snapshot.Changes{Suspect: outcome.Suspect, Ignore: o.env.Ignore}, o.env.capture(o.v))
 	end()
 	if err != nil {
 		return nil, discard(tree, err)

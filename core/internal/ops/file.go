@@ -108,7 +108,7 @@ func (o *fileOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 		if i >= int64(len(results)) {
 			return nil, fault.New(fault.Internal, "file operation has output %d of %d", i, len(results))
 		}
-		changes := snapshot.Changes{Known: w.changed}
+		changes := snapshot.Changes{Known: w.changed, Ignore: o.env.Ignore}
 		if changes.Known == nil {
 			changes.Known = []string{}
 		}

@@ -63,6 +63,8 @@ type Env struct {
 	// Wanted are the vertices whose layers are asked for. Made is told of
 	// each such layer, which may still be in the making.
 	Wanted map[*graph.Vertex]bool
+	// Ignore are paths that no layer has (snapshot.Changes.Ignore).
+	Ignore []string
 	// Saved says that layers are of use even if the build fails.
 	Saved bool
 	Made  func(v *graph.Vertex, l v1.Layer, created time.Time)
@@ -122,8 +124,17 @@ func (e *Env) capture(v *graph.Vertex) snapshot.Capture {
 	if !e.Wanted[v] {
 		return nil
 	}
+	return e.Capture(progress.Step{})
+}
+
+// Capture is how a layer is stored; step is whose it is where the context does
+// not say.
+func (e *Env) Capture(step progress.Step) snapshot.Capture {
 	return func(ctx context.Context, write func(context.Context, io.Writer) error) (v1.Layer, error) {
-		defer e.timed(ctx, "compress layer")()
+		if s := solve.StepOf(ctx); s.ID != "" {
+			step = s
+		}
+		defer progress.Timed(e.Progress, step, "compress layer")()
 		return e.Blobs.Layer(ctx, write)
 	}
 }

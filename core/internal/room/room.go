@@ -16,6 +16,9 @@ const (
 	most = 64 << 30
 	// reserve is left free, or a twentieth where that is less.
 	reserve = 1 << 30
+	// Enough is what must be free before a build begins, where nobody says
+	// otherwise.
+	Enough = 128 << 20
 )
 
 // Limit is a number of bytes.
@@ -38,6 +41,24 @@ func Of(dir string) Limit {
 		return Limit{Bytes: most}
 	}
 	return Limit{Bytes: free, Disk: true}
+}
+
+// Check is an error where less than so many bytes are free on the file system of
+// dir: a build that cannot succeed should not begin. With 0 it is Enough; negative
+// asks nothing.
+func Check(dir string, least int64) error {
+	if least == 0 {
+		least = Enough
+	}
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil || st.Bsize <= 0 {
+		return nil // writing will say what is wrong
+	}
+	if free := int64(min(st.Bavail, uint64(1)<<62/uint64(st.Bsize))) * st.Bsize; free < least {
+		return fault.New(fault.Environment, "only %s are free in %s, and a build should have %s", text(free), dir, text(least)).
+			With("Free some space, put the store on a larger file system with --store, or ask for less with --min-free.")
+	}
+	return nil
 }
 
 // Exceeded is the error about something that has more than the limit.

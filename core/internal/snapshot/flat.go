@@ -268,6 +268,7 @@ func (m *flatMutable) Commit(ctx context.Context, changes Changes, capture Captu
 	if err != nil {
 		return nil, err
 	}
+	found = changes.without(found)
 	l, err := capture(ctx, func(ctx context.Context, w io.Writer) error {
 		return layer.Write(ctx, w, m.tree.dir, found, layer.WriteOptions{Sum: m.tree.index.setSum})
 	})

@@ -435,7 +435,7 @@ func (m *overlayMutable) Discard() error {
 
 // Commit implements Mutable. The upper directory says what has changed; what
 // the caller knows is not needed.
-func (m *overlayMutable) Commit(ctx context.Context, _ Changes, capture Capture) (State, error) {
+func (m *overlayMutable) Commit(ctx context.Context, ignored Changes, capture Capture) (State, error) {
 	if m.ended {
 		return nil, errors.New("commit: the change has ended already")
 	}
@@ -458,6 +458,7 @@ func (m *overlayMutable) Commit(ctx context.Context, _ Changes, capture Capture)
 		if err != nil {
 			return nil, fmt.Errorf("find changes: %w", err)
 		}
+		changes = ignored.without(changes)
 		return capture(ctx, func(ctx context.Context, w io.Writer) error {
 			return layer.Write(ctx, w, m.upper, changes, layer.WriteOptions{})
 		})

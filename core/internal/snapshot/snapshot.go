@@ -13,8 +13,13 @@ package snapshot
 import (
 	"context"
 	"io"
+	"path"
+	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/layerwright/layerwright/core/internal/layer"
 )
 
 // Store keeps the trees of one build in a directory of its own. All methods
@@ -107,4 +112,20 @@ type Changes struct {
 	// Suspect are paths whose ctime says nothing, because the sandbox itself
 	// moved or touched them: they are compared by attributes and content.
 	Suspect []string
+	// Ignore are absolute paths that, with all below them, are in no layer
+	// (Kaniko's --ignore-path). They stay in the tree.
+	Ignore []string
+}
+
+// without leaves out what is to be ignored.
+func (c Changes) without(list []layer.Change) []layer.Change {
+	if len(c.Ignore) == 0 {
+		return list
+	}
+	return slices.DeleteFunc(list, func(l layer.Change) bool {
+		return slices.ContainsFunc(c.Ignore, func(p string) bool {
+			p = strings.Trim(path.Clean("/"+p), "/")
+			return l.Path == p || strings.HasPrefix(l.Path, p+"/")
+		})
+	})
 }

@@ -327,6 +327,33 @@ func TestKnownPathsNeedNoWalk(t *testing.T) {
 	})
 }
 
+func TestIgnoredPathsAreInTheTreeAndInNoLayer(t *testing.T) {
+	drivers(t, func(t *testing.T, s Store) {
+		m, err := base(t, s).Claims([]int{1})[0].Mutate(t.Context())
+		require.NoError(t, err)
+		write(t, m.Dir()+"/d/new", "x")
+		write(t, m.Dir()+"/d/newer", "x")
+		require.NoError(t, os.Remove(m.Dir()+"/f"))
+		capture, got := capturing(t)
+		next, err := m.Commit(t.Context(), Changes{Ignore: []string{"/d/new", "f"}}, capture)
+		require.NoError(t, err)
+		layers := next.Layers()
+		_, err = layers[len(layers)-1].DiffID() // waits for it
+		require.NoError(t, err)
+		var names []string
+		r := tar.NewReader(bytes.NewReader(got()))
+		for h, err := r.Next(); err == nil; h, err = r.Next() {
+			names = append(names, h.Name)
+		}
+		require.Equal(t, []string{"d/", "d/newer"}, names)
+		m, err = next.Claims([]int{1})[0].Mutate(t.Context())
+		require.NoError(t, err)
+		require.FileExists(t, m.Dir()+"/d/new")
+		require.NoFileExists(t, m.Dir()+"/f")
+		require.NoError(t, m.Discard())
+	})
+}
+
 func TestBranchesDoNotSeeEachOther(t *testing.T) {
 	drivers(t, func(t *testing.T, s Store) {
 		claims := base(t, s).Claims([]int{1, 2, 3})
