@@ -51,6 +51,10 @@ func TestKanikosPipelines(t *testing.T) {
 		{"docker run with a mounted config.json", "executor",
 			[]string{"-v", file + ":/kaniko/.docker/config.json:ro", "-v", "CONTEXT:/workspace"},
 			[]string{"--dockerfile", "/workspace/Dockerfile", "--destination", "REF", "--context", "dir:///workspace/"}, ""},
+		// As Kubernetes mounts a secret.
+		{"docker run with a mounted directory", "executor",
+			[]string{"-v", secrets + ":/kaniko/.docker:ro", "-v", "CONTEXT:/workspace"},
+			[]string{"--context=dir:///workspace", "--destination=REF"}, ""},
 		{"docker run with inline DOCKER_CONFIG", "executor",
 			[]string{"-e", "DOCKER_CONFIG=" + conf, "-v", "CONTEXT:/workspace"},
 			[]string{"--dockerfile=Dockerfile", "--destination=REF"}, ""},
@@ -106,7 +110,7 @@ func newContext(t *testing.T, base string) string {
 	require.NoError(t, os.Chmod(dir, 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+base+`
 COPY message /message
-RUN for f in /kaniko/.docker/config.json /opt/creds/config.json /root/.docker/config.json; do ! cat $f || exit 9; done; ! env | grep -e auth -e planted
+RUN for f in /kaniko/.docker/config.json /kaniko-home/.docker/config.json /opt/creds/config.json /root/.docker/config.json; do ! cat $f || exit 9; done; ! env | grep -e auth -e planted
 CMD ["cat", "/message"]
 `), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "message"), []byte("built\n"), 0o644))
@@ -127,7 +131,8 @@ func TestALoginThatCannotBeSetAsideIsSaid(t *testing.T) {
 		return d.Must(t, append(command, parts.ProductImage(t, d, "executor"), "--context=/workspace", "--no-push")...)
 	}
 	const says = "steps can see what the job has mounted at "
-	require.Equal(t, 1, strings.Count(build("-v", t.TempDir()+":/kaniko/.docker"), says+"/kaniko/.docker:"))
+	require.Equal(t, 1, strings.Count(build("-v", t.TempDir()+":/kaniko/logins"), says+"/kaniko/logins:"))
+	require.NotContains(t, build("-v", t.TempDir()+":/kaniko/.docker"), says)
 	require.NotContains(t, build("-v", t.TempDir()+":/opt/logins"), says)
 	require.NotContains(t, build(), says)
 }

@@ -5,10 +5,10 @@
 #   applets.sh BUSYBOX DIRECTORY        BUSYBOX must run here
 set -eu
 busybox=$1 root=$2
-# Scripts write their config.json to /kaniko/.docker. The executor, which has no
-# shell, does without: a file that is mounted there can be set aside only where the
+# Scripts write their config.json to /kaniko/.docker, a link to here. The executor, which has no
+# shell, does without: what is mounted there can be set aside only where the
 # directory is not the image's own (docs/security.md).
-mkdir -p "$root/layerwright/busybox" "$root/kaniko/.docker"
+mkdir -p "$root/layerwright/busybox" "$root/kaniko-home/.docker"
 "$busybox" --list | while read -r applet; do
     [ "$applet" = busybox ] || ln -sf busybox "$root/layerwright/busybox/$applet"
 done

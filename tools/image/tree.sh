@@ -1,7 +1,10 @@
 #!/bin/sh
 # Lays out the root file system of our images. What runs is below /layerwright, which
 # stays in place in isolation inplace; /kaniko, where pipelines put their logins, is a
-# directory of its own, so that it is set aside and no step sees it.
+# directory of its own, so that it is set aside and no step sees it. /kaniko/.docker leads
+# to where the image has nothing: the kernel does not let a directory of the image be
+# moved while something is mounted in it, but lets one that the container's runtime has
+# made for the mount.
 #
 #   tree.sh BINARY CERTIFICATES DIRECTORY
 set -eu
@@ -15,3 +18,4 @@ chmod 644 "$root/kaniko/ssl/certs/ca-certificates.crt"
 for name in executor warmer; do
     ln -sf ../layerwright/bin/layerwright "$root/kaniko/$name"
 done
+ln -sfn /kaniko-home/.docker "$root/kaniko/.docker"
