@@ -27,10 +27,10 @@ const (
 // way is what the ways to run have in common: a registry that demands a login, a
 // home directory with that login, and a context.
 type way struct {
-	docker             *parts.Docker
-	registry           string
-	home, login        string
-	context, ref, tarf string
+	docker       *parts.Docker
+	registry     string
+	home, login  string
+	context, ref string
 }
 
 func newWay(t *testing.T, name string) *way {
