@@ -23,7 +23,7 @@ var tiers = [][]string{
 	{"graph", "progress", "hostview", "room", "content", "credentials", "netrc"},
 	{"layer", "registry"},
 	{"snapshot"},
-	{"solve", "source/local", "source/git", "source/image", "source/layout", "source/web", "sandbox", "fileop", "commit", "image", "sshagent"},
+	{"solve", "source/local", "source/git", "source/image", "source/layout", "source/saved", "source/web", "sandbox", "fileop", "commit", "image", "sshagent"},
 	{"frontend", "ops", "export", "cache"},
 }
 

@@ -274,3 +274,36 @@ COPY message /message
 		require.Contains(t, out, "running then: [2/2] RUN sleep 60")
 	})
 }
+
+// TestAnImageIsPushedLater, with the digest that the build gave it: from a layout, from
+// a tar, and from what docker save writes.
+func TestAnImageIsPushedLater(t *testing.T) {
+	d := parts.Engine(t)
+	reg := parts.SharedRegistry(t)
+	base := reg.Addr + "/small:1"
+	parts.PushBase(t, base, parts.SmallBase(t))
+	dir := newContext(t, base)
+	require.NoError(t, os.Chmod(dir, 0o777)) //nolint:gosec // written by the container
+	image := parts.ProductImage(t, d, "executor")
+	run := func(args ...string) string {
+		return d.Must(t, append([]string{"run", "--rm", "--network", "host", "-v", dir + ":/workspace", image}, args...)...)
+	}
+	read := func(name string) string {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		return string(data)
+	}
+	run("--context=/workspace", "--no-push", "--destination=later:1", "--oci-layout-path=/workspace/layout", "--tar-path=/workspace/image.tar", "--digest-file=/workspace/built")
+	for _, from := range []string{"layout", "image.tar"} {
+		ref := reg.Addr + "/later:" + from
+		require.Contains(t, run("push", "/workspace/"+from, "-d", ref, "--digest-file=/workspace/pushed"), "pushed  "+ref)
+		require.Equal(t, read("built"), read("pushed"))
+		d.Must(t, "pull", ref)
+		require.Equal(t, "built\n", d.Must(t, "run", "--rm", "--network", "none", ref))
+	}
+	d.Must(t, "save", "-o", filepath.Join(dir, "docker.tar"), reg.Addr+"/later:layout")
+	run("push", "/workspace/docker.tar", "-d", reg.Addr+"/later:docker")
+	d.Must(t, "rmi", "--force", reg.Addr+"/later:layout", reg.Addr+"/later:image.tar")
+	d.Must(t, "pull", reg.Addr+"/later:docker")
+	require.Equal(t, "built\n", d.Must(t, "run", "--rm", "--network", "none", reg.Addr+"/later:docker"))
+}

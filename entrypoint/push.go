@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/display"
+)
+
+const pushHelp = `layerwright push FILE|DIR --destination IMAGE [--destination IMAGE…] [flags]
+
+Pushes an image that a build has written with --tar-path, --oci-layout-path or
+--output, or docker save: as it is, with the same digest.
+
+  layerwright build --no-push --oci-layout-path out .
+  layerwright push out -t registry.example/app:1
+
+  -d, --destination IMAGE         where to push to; again for more (-t, --tag)
+      --image NAME                which one, where there are several: tag, name or digest
+      --digest-file FILE          write the digest
+      --image-name-with-digest-file, --image-name-tag-with-digest-file, --metadata-file
+  -v, --verbosity LEVEL           error, warn, info or debug
+
+and the flags about registries that build has (layerwright build --help-all):
+--insecure, --skip-tls-verify, --push-retry, --registry-certificate and so on.
+`
+
+// pushCommand is "layerwright push".
+func (p *process) pushCommand() *cobra.Command {
+	f := &flags{}
+	var r core.PushRequest
+	c := &cobra.Command{Use: "push", RunE: func(c *cobra.Command, args []string) error {
+		check := &checker{}
+		f.given(c)
+		if len(args) == 1 {
+			r.From = args[0]
+		} else {
+			check.add("name one tar or directory to push, and flags by two dashes")
+		}
+		r.Registry = f.registrySettings(check, p.env)
+		if len(f.out.destinations) == 0 {
+			check.add("nowhere to push to: give --destination IMAGE")
+		}
+		f.out.noPush = true // there are no outputs beside destinations
+		f.out.check(check, false)
+		r.Outputs = core.Outputs{Destinations: f.out.destinations, DigestFile: f.out.digestFile, MetadataFile: f.out.metadata,
+			NameDigestFile: f.out.nameDigest, NameTagDigestFile: f.out.nameTagDigest}
+		verbosity, err := display.ParseVerbosity(f.verbosity)
+		if err != nil {
+			check.add("--verbosity: %w", err)
+		}
+		if err := check.err(); err != nil {
+			return err
+		}
+		view := display.New(p.format(f), p.stderr, display.Options{Verbosity: verbosity, Color: p.color(), Size: p.terminal})
+		r.Progress = view
+		out := display.Outcome{}
+		out.Result, err = core.PushSaved(c.Context(), r)
+		if err != nil {
+			out.Result, out.Err = nil, ended(c.Context(), err)
+		}
+		view.Finish(out)
+		p.code = exitCode(c.Context(), err)
+		return nil
+	}}
+	fs := c.Flags()
+	destination := &stringList{&f.out.destinations}
+	fs.VarP(destination, "destination", "d", "")
+	fs.VarP(destination, "tag", "t", "")
+	fs.StringVar(&r.Image, "image", "", "")
+	fs.StringVar(&f.out.digestFile, "digest-file", "", "")
+	fs.StringVar(&f.out.nameDigest, "image-name-with-digest-file", "", "")
+	fs.StringVar(&f.out.nameTagDigest, "image-name-tag-with-digest-file", "", "")
+	fs.StringVar(&f.out.metadata, "metadata-file", "", "")
+	fs.StringVarP(&f.verbosity, "verbosity", "v", "info", "")
+	f.logFormat = oneOf("auto", "plain", "tty", "json")
+	fs.Var(&f.logFormat, "log-format", "")
+	f.registry.register(fs)
+	f.registry.registerPush(fs)
+	fs.SetNormalizeFunc(normalizeFlag)
+	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), pushHelp) })
+	return c
+}
