@@ -189,6 +189,9 @@ func (b *build) open(ctx context.Context) (err error) {
 	if err := room.Check(b.machine.store, b.req.MinFree); err != nil {
 		return err
 	}
+	if err := b.openObject(ctx); err != nil {
+		return err
+	}
 	b.notice(b.machine.describe())
 	if b.req.CgroupParent != "" {
 		b.notice("--cgroup-parent " + b.req.CgroupParent + " is ignored: steps stay in the control group that the job runs in")

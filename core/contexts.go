@@ -24,6 +24,7 @@ import (
 	"github.com/moby/buildkit/solver/pb"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerwright/layerwright/core/internal/credentials"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/frontend"
 	"github.com/layerwright/layerwright/core/internal/graph"
@@ -81,6 +82,8 @@ func CheckContext(value string, named bool) error {
 	switch {
 	case err != nil:
 		return err
+	case named && kind == contextRemote && (strings.HasPrefix(value, "s3://") || strings.HasPrefix(value, "gs://")):
+		return errors.New("an object can only be the main context (--context): fetch it before, and name a directory")
 	case named && (kind == contextStream || kind == contextTar):
 		return errors.New("a stream or tar file cannot be a named context: unpack it and name the directory")
 	case !named && kind >= contextImage:
@@ -120,10 +123,13 @@ func contextOf(value string) (contextKind, string, error) {
 		}
 		_, err := frontend.IsGit(value)
 		return contextRemote, value, gitError(value, err)
-	case "s3", "gs", "azblob":
-		return 0, "", fmt.Errorf("object stores (%s://) are not supported yet: fetch the archive in a step of the job before, and give it as tar://FILE or by standard input", scheme)
+	case "s3", "gs":
+		if !credentials.IsObject(value) || strings.Trim(strings.TrimPrefix(rest, strings.SplitN(rest, "/", 2)[0]), "/") == "" {
+			return 0, "", fmt.Errorf("write %s://BUCKET/ARCHIVE", scheme)
+		}
+		return contextRemote, value, nil
 	}
-	return 0, "", fmt.Errorf("unknown scheme %s://: use a directory, - (a tar by standard input), tar://FILE, a git repository, or an http or https URL", scheme)
+	return 0, "", fmt.Errorf("unknown scheme %s://: use a directory, - (a tar by standard input), tar://FILE, a git repository, an http or https URL, s3:// or gs://", scheme)
 }
 
 func gitError(value string, err error) error {

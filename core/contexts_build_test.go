@@ -217,6 +217,9 @@ func TestContextsThatCannotBeBuilt(t *testing.T) {
 	named := func(value string) Request {
 		return Request{Context: dir, NamedContexts: map[string]string{"x": value}}
 	}
+	object := func(where string) Request {
+		return Request{Context: where, Registry: Registry{Environment: map[string]string{"S3_ENDPOINT": s.url, "S3_FORCE_PATH_STYLE": "true", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "planted-key"}}}
+	}
 	for what, c := range map[string]struct {
 		req  Request
 		kind fault.Kind
@@ -230,7 +233,8 @@ func TestContextsThatCannotBeBuilt(t *testing.T) {
 		"missing file":        {Request{Context: "tar://" + dir + "/none"}, fault.User, "no such file"},
 		"directory as tar":    {Request{Context: "tar://" + dir}, fault.User, "is a directory"},
 		"unknown scheme":      {Request{Context: "ftp://x.test/f"}, fault.Usage, "unknown scheme"},
-		"object store":        {Request{Context: "s3://bucket/f"}, fault.Usage, "not supported yet"},
+		"a bucket alone":      {Request{Context: "s3://bucket"}, fault.Usage, "s3://BUCKET/ARCHIVE"},
+		"no such object":      {object("s3://bucket/none"), fault.Registry, "no such bucket or object"},
 		"404":                 {Request{Context: s.url + "/none"}, fault.Registry, "404"},
 		"a page":              {Request{Context: s.url + "/page"}, fault.User, "HTML page"},
 		"a cut archive":       {Request{Context: s.url + "/cut"}, fault.User, "unexpected EOF"},
@@ -242,7 +246,7 @@ func TestContextsThatCannotBeBuilt(t *testing.T) {
 		"no layout":           {named("oci-layout://" + dir), fault.User, "no index.json"},
 		"a bad digest":        {named("oci-layout://" + dir + "@sha256:00"), fault.Usage, "sha256:00"},
 		"named stream":        {named("-"), fault.Usage, "cannot be a named context"},
-		"named scheme":        {named("gs://x"), fault.Usage, "not supported yet"},
+		"named scheme":        {named("gs://x/y"), fault.Usage, "only be the main context"},
 		"missing directory":   {named(dir + "/none"), fault.User, "no such file"},
 		"unknown stage":       {named("target:none"), fault.User, `stage "none"`},
 	} {
@@ -295,4 +299,53 @@ func TestAnADDThatFailsNamesItsLine(t *testing.T) {
 		require.Equal(t, 3, e.Location.Start)
 		require.NotEmpty(t, e.Remedy)
 	}
+}
+
+// TestContextsInObjectStores: the server is S3's, asked with a signature for just
+// this object.
+func TestContextsInObjectStores(t *testing.T) {
+	data := gzipped(t, archive(t, entry{name: "sub/Dockerfile", data: "FROM scratch\nCOPY f /f\n"}, entry{name: "sub/f", data: "from a bucket"}))
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/bucket/dir/context.tar.gz" || !strings.HasPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 Credential=id/") {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		_, _ = w.Write(data)
+	}))
+	defer h.Close()
+	env := map[string]string{"S3_ENDPOINT": h.URL, "S3_FORCE_PATH_STYLE": "true", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "planted-key"}
+	files, err := buildFiles(t, Request{Context: "s3://bucket/dir/context.tar.gz", ContextSubPath: "sub", Registry: Registry{Environment: env}})
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"f": "from a bucket"}, files)
+	_, err = buildFiles(t, Request{Context: "s3://bucket/other", Registry: Registry{Environment: env}})
+	require.ErrorContains(t, err, "these keys may not read it")
+	require.NotContains(t, err.Error(), "planted-key")
+}
+
+// TestAPartOfTheContext is --context-sub-path, for each kind of context.
+func TestAPartOfTheContext(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "a/b"), 0o755))
+	tarred := archive(t, entry{name: "a/b/Dockerfile", data: "FROM scratch\nCOPY . /\n"}, entry{name: "a/b/f", data: "below"}, entry{name: "above", data: "x"})
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a/b/Dockerfile"), []byte("FROM scratch\nCOPY . /\n"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a/b/f"), []byte("below"), 0o600))
+	file := filepath.Join(t.TempDir(), "context.tar")
+	require.NoError(t, os.WriteFile(file, tarred, 0o600))
+	s := serveFiles(t, map[string][]byte{"/c.tgz": gzipped(t, tarred)})
+	want := map[string]string{"Dockerfile": "FROM scratch\nCOPY . /\n", "f": "below"}
+	for what, req := range map[string]Request{
+		"directory": {Context: dir}, "tar": {Context: "tar://" + file}, "stream": {Context: "-", Stdin: bytes.NewReader(tarred)}, "URL": {Context: s.url + "/c.tgz"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			req.ContextSubPath = "a/b"
+			files, err := buildFiles(t, req)
+			require.NoError(t, err)
+			require.Equal(t, want, files)
+			req.ContextSubPath = "../b"
+			_, err = buildFiles(t, req)
+			require.ErrorContains(t, err, "is not in the context")
+		})
+	}
+	_, err := buildFiles(t, Request{Context: "-", ContextSubPath: "a", Stdin: strings.NewReader("FROM scratch\n")})
+	require.ErrorContains(t, err, "it has no directory a")
 }

@@ -41,8 +41,8 @@ func TestWhatAContextIs(t *testing.T) {
 
 func TestContextsThatAreRefused(t *testing.T) {
 	for value, text := range map[string]string{
-		"s3://bucket/key":              "not supported yet",
-		"gs://bucket/key":              "not supported yet",
+		"s3://bucket/":                 "s3://BUCKET/ARCHIVE",
+		"gs://bucket":                  "gs://BUCKET/ARCHIVE",
 		"ftp://x.test/y":               "unknown scheme ftp://",
 		"http://":                      "cannot be parsed",
 		"dir://":                       "nothing is named",

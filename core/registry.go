@@ -121,6 +121,20 @@ func (b *build) openTransport() error {
 	return nil
 }
 
+// openObject turns a context in a cloud's store into a URL whose requests are signed.
+func (b *build) openObject(ctx context.Context) error {
+	raw := b.remote.url
+	if !credentials.IsObject(raw) {
+		return nil
+	}
+	o, err := credentials.NewObject(ctx, raw, credentials.Options{Environment: b.req.Registry.Environment, Outside: b.machine.outside, Transport: b.web})
+	if err != nil {
+		return fault.New(fault.Usage, "build context %s: %w", withoutSecrets(raw), err).With("Correct the URL, or the variables with keys: docs/credentials.md.")
+	}
+	b.remote.url, b.web = o.URL, o.Transport(b.web)
+	return nil
+}
+
 // Look is one source that was asked for a login.
 type Look struct {
 	Source, Answer string

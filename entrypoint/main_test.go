@@ -163,7 +163,7 @@ func TestUsageErrors(t *testing.T) {
 		{"invalid reference", []string{"build", "-d", "UPPER/case"}, []string{"UPPER/case"}},
 		{"digest as destination", []string{"build", "-d", "x@sha256:" + strings.Repeat("a", 64)}, []string{"digest"}},
 		{"two contexts", []string{"build", "--no-push", "-c", "a", "b"}, []string{"two contexts"}},
-		{"object store as context", []string{"build", "--no-push", "s3://x/y"}, []string{"s3://", "not supported yet"}},
+		{"bucket without an object", []string{"build", "--no-push", "s3://x"}, []string{"s3://BUCKET/ARCHIVE"}},
 		{"zstd in Docker's format", []string{"build", "--no-push", "--image-format", "docker", "--compression", "zstd"}, []string{"zstd"}},
 		{"secret without id", []string{"build", "--no-push", "--secret", "src=x"}, []string{"id"}},
 		{"secret twice", []string{"build", "--no-push", "--secret", "id=a,src=x", "--secret", "id=a,src=y"}, []string{"two secrets"}},

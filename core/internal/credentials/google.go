@@ -31,19 +31,24 @@ func (g *google) find(ctx context.Context, at Place) (answer, error) {
 	if !isGoogle(Normal(at.Host)) {
 		return answer{note: at.Host + " is not Google's"}, nil
 	}
+	return g.access(ctx), nil
+}
+
+// access gets an access token, which is the answer's password.
+func (g *google) access(ctx context.Context) answer {
 	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
 	defer cancel()
 	path, data, err := g.keyFile()
 	if err != nil {
-		return failed(g.name(), err), nil
+		return failed(g.name(), err)
 	}
 	if data != nil {
 		label := g.name() + ", with " + path
 		t, err := g.ofFile(ctx, data)
 		if err != nil {
-			return failed(label, err), nil
+			return failed(label, err)
 		}
-		return googleAnswer(label, t.AccessToken, t.Expiry), nil
+		return googleAnswer(label, t.AccessToken, t.Expiry)
 	}
 	label := g.name() + ", with the metadata server"
 	var t struct {
@@ -57,9 +62,9 @@ func (g *google) find(ctx context.Context, at Place) (answer, error) {
 	err = g.get(ctx, g.direct, "http://"+host+"/computeMetadata/v1/instance/service-accounts/default/token?scopes="+googleScope,
 		map[string]string{"Metadata-Flavor": "Google"}, &t)
 	if err != nil || t.Token == "" {
-		return answer{there: true, note: "finds no GOOGLE_APPLICATION_CREDENTIALS, no application_default_credentials.json and no metadata server"}, nil //nolint:nilerr // not in Google's cloud
+		return answer{there: true, note: "finds no GOOGLE_APPLICATION_CREDENTIALS, no application_default_credentials.json and no metadata server"} // not in Google's cloud
 	}
-	return googleAnswer(label, t.Token, time.Now().Add(time.Duration(t.Expires)*time.Second)), nil
+	return googleAnswer(label, t.Token, time.Now().Add(time.Duration(t.Expires)*time.Second))
 }
 
 // googleAnswer is the login that Artifact Registry takes for an access token.

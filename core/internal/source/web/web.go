@@ -22,6 +22,7 @@ import (
 
 	"github.com/moby/buildkit/solver/pb"
 
+	"github.com/layerwright/layerwright/core/internal/credentials"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/filecopy"
 	"github.com/layerwright/layerwright/core/internal/progress"
@@ -185,6 +186,11 @@ func network(u *url.URL, err error) error {
 	var ue *url.Error // its text has the whole URL
 	if errors.As(err, &ue) {
 		err = ue.Err
+	}
+	var refused *credentials.ObjectError
+	if errors.As(err, &refused) {
+		return &fault.Error{Kind: fault.Registry, Op: "get " + redact(u.String()), Err: refused,
+			Remedy: "Check the name of the bucket and of the archive, and the keys in the job's variables (docs/credentials.md)."}
 	}
 	return &fault.Error{Kind: fault.Registry, Op: "get " + redact(u.String()), Err: fmt.Errorf("%w (%w)", err, errTemporary),
 		Remedy: "Check the address, and the proxy settings of the job (HTTPS_PROXY, NO_PROXY)."}
