@@ -29,15 +29,19 @@ demo: build ## a build from beginning to end, nothing needed but Linux and Go
 IMAGE ?= layerwright:$(IMAGE_TARGET)
 IMAGE_TARGET ?= executor
 IMAGE_CERTIFICATES ?= /etc/ssl/certs/ca-certificates.crt
-IMAGE_ARCH := $(shell $(GO) env GOARCH)
+# Another architecture than this machine's: make image IMAGE_ARCH=arm64 (the executor).
+IMAGE_ARCH ?= $(shell $(GO) env GOARCH)
+IMAGE_BINARY := bin/layerwright-$(IMAGE_ARCH)
 
 image: build ## the image, built by Layerwright itself and without a registry: make image IMAGE_TARGET=debug
+	GOARCH=$(IMAGE_ARCH) $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(IMAGE_BINARY) ./entrypoint
+	@[[ $(IMAGE_TARGET) != debug || $(IMAGE_ARCH) == $$($(GO) env GOARCH) ]] || { echo "image: the debug image needs a busybox of its architecture: make it on such a machine" >&2; exit 2; }
 	@[[ -r $(IMAGE_CERTIFICATES) ]] || { echo "image: $(IMAGE_CERTIFICATES) is missing: install ca-certificates, or name another file: IMAGE_CERTIFICATES=FILE" >&2; exit 4; }
 	@busybox=$$(command -v busybox) || [[ $(IMAGE_TARGET) != debug ]] || { echo "image: install busybox-static for the debug image" >&2; exit 4; }; \
 	rm -rf .image && mkdir -p .image/compile .image/shell/bin .image/applets .image/context && \
-	tools/image/tree.sh bin/layerwright $(IMAGE_CERTIFICATES) .image/compile/out/$(IMAGE_ARCH) && \
+	tools/image/tree.sh $(IMAGE_BINARY) $(IMAGE_CERTIFICATES) .image/compile/out/$(IMAGE_ARCH) && \
 	{ [[ -z "$$busybox" ]] || { cp "$$busybox" .image/shell/bin/busybox && tools/image/applets.sh "$$busybox" .image/applets/out; }; }
-	bin/layerwright build --file Dockerfile --target $(IMAGE_TARGET) --reproducible \
+	bin/layerwright build --file Dockerfile --target $(IMAGE_TARGET) --platform linux/$(IMAGE_ARCH) --reproducible \
 	  --build-context compile=.image/compile --build-context shell=.image/shell --build-context applets=.image/applets \
 	  --destination $(IMAGE) --no-push --tar-path .image/image.tar --oci-layout-path .image/layout .image/context
 	@if docker version >/dev/null 2>&1; then docker load --input .image/image.tar; else echo "image: no Docker engine here; .image/layout is an OCI layout, .image/image.tar is for docker load"; fi
@@ -84,7 +88,7 @@ race:
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 10m $$packages
 
 unit:
-	$(GO) test -timeout 10m ./core/... ./entrypoint/... ./plugin/...
+	$(GO) test -timeout 10m ./core/... ./entrypoint/... ./plugin/... ./github/... ./gitlab/... ./drone/...
 
 # One package at a time: each starts daemons of its own.
 blackbox: build buildkit

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -98,6 +99,19 @@ func zstandard(t *testing.T, data []byte) []byte {
 	return z.EncodeAll(data, nil)
 }
 
+// packedBy is what a program makes of data.
+func packedBy(t *testing.T, program string, data []byte) []byte {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		needs.Missing(t, err.Error())
+	}
+	c := exec.CommandContext(t.Context(), program, "-c")
+	c.Stdin = bytes.NewReader(data)
+	out, err := c.Output()
+	require.NoError(t, err)
+	return out
+}
+
 // served answers for paths, and counts.
 type served struct {
 	url   string
@@ -128,7 +142,7 @@ func TestAContextFromEverywhereIsTheSame(t *testing.T) {
 	plain := archive(t, entry{name: "Dockerfile", data: "FROM scratch\nCOPY . /\n"}, entry{name: "a/f", data: "1"}, entry{name: "l", link: "/a/f"}, entry{name: ".dockerignore", data: "a\n"})
 	want := map[string]string{"Dockerfile": "FROM scratch\nCOPY . /\n", "a/f": "1", "l": "-> /a/f", ".dockerignore": "a\n"}
 	dir := t.TempDir()
-	for name, data := range map[string][]byte{"plain": plain, "gzip": gzipped(t, plain), "zstd": zstandard(t, plain)} {
+	for name, data := range map[string][]byte{"plain": plain, "gzip": gzipped(t, plain), "zstd": zstandard(t, plain), "xz": packedBy(t, "xz", plain), "bzip2": packedBy(t, "bzip2", plain)} {
 		t.Run(name, func(t *testing.T) {
 			s := serveFiles(t, map[string][]byte{"/c": data})
 			file := filepath.Join(dir, name)
@@ -348,4 +362,28 @@ func TestAPartOfTheContext(t *testing.T) {
 	}
 	_, err := buildFiles(t, Request{Context: "-", ContextSubPath: "a", Stdin: strings.NewReader("FROM scratch\n")})
 	require.ErrorContains(t, err, "it has no directory a")
+}
+
+// TestADigestIsPutToAURL, as Kaniko does it.
+func TestADigestIsPutToAURL(t *testing.T) {
+	got := map[string]string{}
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		data, _ := io.ReadAll(r.Body)
+		got[r.Method+" "+r.URL.Path] = string(data)
+		if r.URL.Path == "/refused" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	defer h.Close()
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nLABEL a=b\n"), 0o600))
+	out := Outputs{DigestFile: h.URL + "/digest", NameDigestFile: h.URL + "/name", NoPush: true, Destinations: []string{"r.example/app:1"}}
+	_, err := buildFiles(t, Request{Context: dir, Outputs: out})
+	require.NoError(t, err)
+	require.Regexp(t, "^sha256:[0-9a-f]{64}$", got["PUT /digest"])
+	require.Equal(t, "r.example/app@"+got["PUT /digest"]+"\n", got["PUT /name"])
+	out.DigestFile = h.URL + "/refused?sig=planted"
+	_, err = buildFiles(t, Request{Context: dir, Outputs: out})
+	require.ErrorContains(t, err, "403 Forbidden")
+	require.NotContains(t, err.Error(), "planted")
 }

@@ -119,7 +119,8 @@ type Outputs struct {
 	// system, RootTar a tar of it. The tars may be "-", one of them: Stdout.
 	OCILayout, OCITar, DockerTar, RootDir, RootTar string
 	Stdout                                         io.Writer
-	// DigestFile gets the digest of what was built, ImageIDFile that of its
+	// DigestFile gets the digest of what was built (also by PUT, where it is an
+	// http or https URL, as the two below), ImageIDFile that of its
 	// configuration, MetadataFile JSON with both; written atomically.
 	DigestFile, ImageIDFile, MetadataFile string
 	// NameDigestFile gets a line "repository@digest" for each destination,

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -43,6 +45,10 @@ func (b *build) openOutputs() error {
 		{r.NameDigestFile, &o.names, false}, {r.NameTagDigestFile, &o.tagged, false},
 	} {
 		if out.name == "" || out.name == "-" {
+			*out.path = out.name
+			continue
+		}
+		if isURL(out.name) && (out.path == &o.digest || out.path == &o.names || out.path == &o.tagged) {
 			*out.path = out.name
 			continue
 		}
@@ -213,7 +219,7 @@ func (b *build) export(ctx context.Context, images []solved) (*Result, error) {
 			return out, err
 		}
 	}
-	return out, b.exportNames(artifact, out)
+	return out, b.exportNames(ctx, artifact, out)
 }
 
 func describeArtifact(a export.Artifact, first v1.Image) (*Result, error) {
@@ -292,8 +298,12 @@ func (b *build) exportRoots(ctx context.Context, images []solved) (err error) {
 }
 
 // exportNames writes what tells other programs what was built; it comes last.
-func (b *build) exportNames(a export.Artifact, r *Result) error {
-	if p := b.outputs.digest; p != "" {
+func (b *build) exportNames(ctx context.Context, a export.Artifact, r *Result) error {
+	if p := b.outputs.digest; isURL(p) {
+		if err := b.put(ctx, p, r.Digest); err != nil {
+			return err
+		}
+	} else if p != "" {
 		if err := export.Digest(p, a); err != nil {
 			return err
 		}
@@ -308,7 +318,11 @@ func (b *build) exportNames(a export.Artifact, r *Result) error {
 			continue
 		}
 		text, err := namesWithDigest(b.req.Outputs.Destinations, r.Digest, i == 1)
-		if err == nil {
+		switch {
+		case err != nil:
+		case isURL(p):
+			err = b.put(ctx, p, text)
+		default:
 			err = export.File(p, []byte(text))
 		}
 		if err != nil {
@@ -329,6 +343,32 @@ func (b *build) exportNames(a export.Artifact, r *Result) error {
 			return fmt.Errorf("encode metadata: %w", err)
 		}
 		return export.File(p, append(raw, '\n'))
+	}
+	return nil
+}
+
+// put sends a digest or names to a URL, as Kaniko does.
+func (b *build) put(ctx context.Context, to, text string) error {
+	failed := func(err error) error {
+		return fault.New(fault.Registry, "put the digest to %s: %w", withoutSecrets(to), err).
+			With("The image itself is complete. Check the URL, or name a file.")
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, to, strings.NewReader(text))
+	if err != nil {
+		return failed(errors.New("it is no URL"))
+	}
+	req.Header.Set("Content-Type", "text/plain")
+	resp, err := (&http.Client{Transport: b.web, Timeout: time.Minute}).Do(req)
+	if err != nil {
+		var ue *url.Error // its text has the whole URL
+		if errors.As(err, &ue) {
+			err = ue.Err
+		}
+		return failed(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return failed(fmt.Errorf("the server answered %s", resp.Status))
 	}
 	return nil
 }

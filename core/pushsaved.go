@@ -70,7 +70,7 @@ func PushSaved(ctx context.Context, r PushRequest) (_ *Result, err error) {
 	if out.Destinations, err = push.Finish(ctx, a); err != nil {
 		return out, err
 	}
-	return out, b.exportNames(a, out)
+	return out, b.exportNames(ctx, a, out)
 }
 
 // firstImage is an image, or the first one of an index.

@@ -52,6 +52,21 @@ var aliases = map[string]string{
 	"tarPath": "tar-path", "snapshotMode": "snapshot-mode", "whitelist-var-run": "ignore-var-run", "dry-run": "dryrun",
 }
 
+// onlyTarget is --target, which Kaniko's fork takes several times: the others would be
+// built and thrown away.
+type onlyTarget struct{ value *string }
+
+func (o onlyTarget) String() string { return "" }
+func (o onlyTarget) Type() string   { return "string" }
+
+func (o onlyTarget) Set(s string) error {
+	if *o.value != "" && *o.value != s {
+		return fmt.Errorf("it was %s before: one stage is built; build the others by further calls", *o.value)
+	}
+	*o.value = s
+	return nil
+}
+
 // choice is a flag with few possible values; the first is the default.
 type choice struct {
 	value  string
@@ -130,7 +145,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.git, "git", "", "KEY=VALUE,…\tof a git context: branch, recurse-submodules")
 	fs.StringVarP(&f.bucket, "bucket", "b", "", "NAME\tin Google's storage, as --context gs://…")
 	fs.StringVarP(&f.dockerfile, "dockerfile", "f", "Dockerfile", "FILE\talso looked for in the context; - is standard input (--file)")
-	fs.StringVar(&f.target, "target", "", "STAGE\tthe stage to build instead of the last one")
+	fs.Var(onlyTarget{&f.target}, "target", "STAGE\tthe stage to build instead of the last one")
 	fs.StringArrayVar(&f.platforms, "platform", nil, "OS/ARCH\tmore with commas (--custom-platform)")
 	fs.StringArrayVar(&f.buildArgs, "build-arg", nil, "KEY=VALUE\tor KEY, with its value in the environment")
 	fs.StringArrayVar(&f.labels, "label", nil, "KEY=VALUE\tset a label of the image")

@@ -100,7 +100,7 @@ func TestKanikosVariables(t *testing.T) {
 func TestFlagsAreReadAsKanikoReadsThem(t *testing.T) {
 	s, err := parse(t, nil, "--destination=a.example/a:1", "--destination", "a.example/b:2", "-d", "a.example/c:3",
 		"--build-arg", "LIST=a,b,c", "--build-arg=X=Y=Z", "--label", "k=a,b", "--customPlatform=linux/arm64", "--tarPath", "t.tar",
-		"--snapshotMode", "redo", "--whitelist-var-run=false", "--verbosity=warn", "--cache=true", "--cache-ttl=6h", "--context", "dir:///workspace/", "--dockerfile=D")
+		"--snapshotMode", "redo", "--compression-level=-1", "--target", "a", "--target=a", "--whitelist-var-run=false", "--verbosity=warn", "--cache=true", "--cache-ttl=6h", "--context", "dir:///workspace/", "--dockerfile=D")
 	require.NoError(t, err)
 	require.Equal(t, []string{"a.example/a:1", "a.example/b:2", "a.example/c:3"}, s.Outputs.Destinations)
 	require.Equal(t, map[string]string{"LIST": "a,b,c", "X": "Y=Z"}, s.BuildArgs)
@@ -109,4 +109,8 @@ func TestFlagsAreReadAsKanikoReadsThem(t *testing.T) {
 	require.Equal(t, "t.tar", s.Outputs.DockerTar)
 	require.Equal(t, "/workspace/", s.Context)
 	require.Equal(t, 6*time.Hour, s.Cache.TTL)
+	require.Nil(t, s.Outputs.CompressionLevel)
+	require.Equal(t, "a", s.Target)
+	_, _, stderr := invoke(t, "", "--no-push", "--target", "a", "--target", "b")
+	require.Contains(t, stderr, "one stage is built")
 }

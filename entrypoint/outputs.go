@@ -75,7 +75,7 @@ func (f *flags) outputs(c *checker, r *core.Request, env map[string]string) {
 		NameDigestFile: o.nameDigest, NameTagDigestFile: o.nameTagDigest, SingleSnapshot: o.single,
 		ImageFormat: o.imageFormat.value, Compression: o.compression.value, RewriteTimestamp: o.rewriteTimestamp, Reproducible: o.reproducibleImage,
 	}
-	if f.set["compression-level"] {
+	if f.set["compression-level"] && o.level != -1 { // Kaniko's default
 		r.Outputs.CompressionLevel = &o.level
 		if err := core.CheckCompression(o.compression.value, o.level); err != nil {
 			c.add("--compression-level: %w", err)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -177,6 +178,17 @@ func TestTheImageItself(t *testing.T) {
 		require.Equal(t, target == "debug", strings.Contains(names, "layerwright/busybox/sh"), names)
 		require.Equal(t, "layerwright", strings.Fields(d.Must(t, "run", "--rm", "--entrypoint", "/kaniko/executor", image, "version"))[0])
 	}
+}
+
+// TestTheImageForAnotherArchitecture is made without emulation: nothing runs in it.
+func TestTheImageForAnotherArchitecture(t *testing.T) {
+	d := parts.Engine(t)
+	arch := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	cmd := exec.CommandContext(t.Context(), "make", "image", "IMAGE=layerwright-product:other", "IMAGE_ARCH="+arch)
+	cmd.Dir, cmd.Env = parts.Repo(), append(os.Environ(), "DOCKER_HOST="+d.Host)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.Equal(t, arch+"\n", d.Must(t, "image", "inspect", "--format", "{{.Architecture}}", "layerwright-product:other"))
 }
 
 // TestWarmer is Kaniko's, with a directory that the builder then reads.
