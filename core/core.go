@@ -112,6 +112,10 @@ type SSH struct {
 type Outputs struct {
 	// Destinations are image references to push to, tags last.
 	Destinations []string
+	// PushByDigest pushes without tags; Destinations then have none.
+	// AnyDestination makes a destination that fails a warning, where another one
+	// gets the image.
+	PushByDigest, AnyDestination bool
 	// NoPush makes Destinations mere names, for the layout and the tar.
 	NoPush bool
 	// OCILayout is a directory; OCITar a tar of one; DockerTar a file that

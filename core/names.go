@@ -13,7 +13,11 @@ import (
 func namesWithDigest(destinations []string, digest string, tagged bool) (string, error) {
 	var b strings.Builder
 	for _, d := range destinations {
-		ref, err := name.NewTag(d, name.WeakValidation)
+		repo, _, byDigest := strings.Cut(d, "@")
+		if byDigest {
+			tagged = false
+		}
+		ref, err := name.NewTag(repo, name.WeakValidation)
 		if err != nil {
 			return "", fault.Wrap(fault.Usage, err, "destination "+d)
 		}

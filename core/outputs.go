@@ -215,7 +215,8 @@ func (b *build) export(ctx context.Context, images []solved) (*Result, error) {
 		return nil, err
 	}
 	if b.push != nil {
-		if out.Destinations, err = b.push.Finish(ctx, artifact); err != nil {
+		out.Destinations, err = b.push.Finish(ctx, artifact)
+		if err := b.settle(len(out.Destinations), err); err != nil {
 			return out, err
 		}
 	}
@@ -317,7 +318,11 @@ func (b *build) exportNames(ctx context.Context, a export.Artifact, r *Result) e
 		if p == "" {
 			continue
 		}
-		text, err := namesWithDigest(b.req.Outputs.Destinations, r.Digest, i == 1)
+		names := b.req.Outputs.Destinations
+		if len(r.Destinations) > 0 { // not those that failed
+			names = r.Destinations
+		}
+		text, err := namesWithDigest(names, r.Digest, i == 1)
 		switch {
 		case err != nil:
 		case isURL(p):

@@ -57,17 +57,18 @@ func PushSaved(ctx context.Context, r PushRequest) (_ *Result, err error) {
 	if b.client, err = registry.New(b.registryOptions()); err != nil {
 		return nil, err
 	}
-	push, err := export.NewPush(ctx, b.client, r.Outputs.Destinations)
+	push, err := export.NewPush(ctx, b.client, r.Outputs.Destinations, r.Outputs.PushByDigest)
 	if err != nil {
 		return nil, err
 	}
 	b.atEnd(func() error { push.Close(); return nil })
 	if !r.Registry.SkipPushCheck {
-		if err := push.Check(ctx); err != nil {
+		if err := b.settle(push.Check(ctx)); err != nil {
 			return nil, err
 		}
 	}
-	if out.Destinations, err = push.Finish(ctx, a); err != nil {
+	out.Destinations, err = push.Finish(ctx, a)
+	if err := b.settle(len(out.Destinations), err); err != nil {
 		return out, err
 	}
 	return out, b.exportNames(ctx, a, out)

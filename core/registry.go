@@ -79,7 +79,7 @@ func (b *build) checkPush(ctx context.Context) error {
 	}
 	var err error
 	if b.push != nil {
-		err = b.push.Check(ctx)
+		err = b.settle(b.push.Check(ctx))
 	}
 	both.Wait()
 	if err == nil && errors.Is(cached, registry.ErrDenied) {
@@ -87,6 +87,16 @@ func (b *build) checkPush(ctx context.Context) error {
 		b.warn(fmt.Sprintf("the cache in %s is only read: %v", b.req.Cache.Repo, cached))
 	}
 	return err
+}
+
+// settle is what is left of an error at some destinations, where others are good:
+// nothing but a warning with Outputs.AnyDestination.
+func (b *build) settle(good int, err error) error {
+	if err == nil || good == 0 || !b.req.Outputs.AnyDestination {
+		return err
+	}
+	b.warn(fmt.Sprintf("not all destinations (--destination-policy any): %v", err))
+	return nil
 }
 
 // proxyArguments adds the build arguments for proxies that config.json has, as

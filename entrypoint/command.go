@@ -22,6 +22,7 @@ container: no daemon, no privilege.
 Commands:
   build     build a Dockerfile and push the image
   push      push an image that a build has written to a file or directory
+  merge     one image for several platforms of those that were pushed by digest
   cache     list or prune what builds keep in a cache repository
   warmer    fetch base images into a directory that builds share
   doctor    try what the environment allows and say what would be used
@@ -70,7 +71,7 @@ func (p *process) command() *cobra.Command {
 	root.Flags().Bool("print-settings", false, "") // of the CI that this is
 	root.Flags().Bool("version", false, "")
 	root.AddCommand(p.hostCommands()...)
-	root.AddCommand(p.buildCommand(), p.pushCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.loginCommand(), p.logoutCommand(), p.versionCommand())
+	root.AddCommand(p.buildCommand(), p.pushCommand(), p.mergeCommand(), p.cacheCommand(), p.warmerCommand(), p.doctorCommand(), p.loginCommand(), p.logoutCommand(), p.versionCommand())
 	return root
 }
 

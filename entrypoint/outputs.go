@@ -23,7 +23,8 @@ type outputFlags struct {
 	list                                []string // --output
 	digestFile, imageIDFile, metadata   string
 	nameDigest, nameTagDigest           string
-	single                              bool
+	single, byDigest                    bool
+	policy                              choice
 	imageFormat, compression            choice
 	level                               int
 	annotations                         []string
@@ -37,10 +38,13 @@ type outputFlags struct {
 
 func (f *outputFlags) register(fs *pflag.FlagSet) {
 	f.imageFormat, f.compression = oneOf("oci", "docker"), oneOf("gzip", "zstd", "none")
+	f.policy = oneOf("all", "any")
 	destination := &stringList{&f.destinations}
 	fs.VarP(destination, "destination", "d", "IMAGE\twhere to push to; again for more (-t, --tag)")
 	fs.VarP(destination, "tag", "t", "")
 	fs.BoolVar(&f.noPush, "no-push", false, "\tpush nothing; destinations only name the image in other outputs")
+	fs.Var(&f.policy, "destination-policy", "WHICH\tmust get the image for success: all or any")
+	fs.BoolVar(&f.byDigest, "push-by-digest", false, "\tpush without tags, for layerwright merge")
 	fs.StringArrayVarP(&f.list, "output", "o", nil, "type=TYPE,dest=PATH\tas docker's: local, tar, oci, docker, image, registry")
 	fs.StringVar(&f.layout, "oci-layout-path", "", "DIR\twrite an OCI image layout")
 	fs.StringVar(&f.dockerTar, "tar-path", "", "FILE\twrite what docker load reads; - is standard output")
@@ -72,7 +76,7 @@ func (f *flags) outputs(c *checker, r *core.Request, env map[string]string) {
 	r.Outputs = core.Outputs{
 		Destinations: o.destinations, NoPush: o.noPush, OCILayout: o.layout, OCITar: o.ociTar, DockerTar: o.dockerTar, RootDir: o.rootDir, RootTar: o.rootTar,
 		DigestFile: o.digestFile, ImageIDFile: o.imageIDFile, MetadataFile: o.metadata,
-		NameDigestFile: o.nameDigest, NameTagDigestFile: o.nameTagDigest, SingleSnapshot: o.single,
+		NameDigestFile: o.nameDigest, NameTagDigestFile: o.nameTagDigest, SingleSnapshot: o.single, PushByDigest: o.byDigest, AnyDestination: o.policy.value == "any",
 		ImageFormat: o.imageFormat.value, Compression: o.compression.value, RewriteTimestamp: o.rewriteTimestamp, Reproducible: o.reproducibleImage,
 	}
 	if f.set["compression-level"] && o.level != -1 { // Kaniko's default
@@ -234,9 +238,13 @@ func (f *outputFlags) outputFields(kind string, fields map[string]string, set ma
 			if kind == "local" || kind == "tar" {
 				err = fmt.Errorf("type=%s has no name", kind)
 			}
-		case "push", "tar":
-			_, err = strconv.ParseBool(v)
-			if k == "tar" && kind != "oci" || k == "push" && kind != "image" && kind != "registry" {
+		case "push", "tar", "push-by-digest", "name-canonical":
+			var on bool
+			on, err = strconv.ParseBool(v)
+			if k == "push-by-digest" && on {
+				f.byDigest = true
+			}
+			if k == "tar" && kind != "oci" || k != "tar" && kind != "image" && kind != "registry" {
 				err = fmt.Errorf("type=%s has no %s", kind, k)
 			}
 		case "compression":

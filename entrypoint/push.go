@@ -65,21 +65,8 @@ func (p *process) pushCommand() *cobra.Command {
 		p.code = exitCode(c.Context(), err)
 		return nil
 	}}
-	fs := c.Flags()
-	destination := &stringList{&f.out.destinations}
-	fs.VarP(destination, "destination", "d", "")
-	fs.VarP(destination, "tag", "t", "")
-	fs.StringVar(&r.Image, "image", "", "")
-	fs.StringVar(&f.out.digestFile, "digest-file", "", "")
-	fs.StringVar(&f.out.nameDigest, "image-name-with-digest-file", "", "")
-	fs.StringVar(&f.out.nameTagDigest, "image-name-tag-with-digest-file", "", "")
-	fs.StringVar(&f.out.metadata, "metadata-file", "", "")
-	fs.StringVarP(&f.verbosity, "verbosity", "v", "info", "")
-	f.logFormat = oneOf("auto", "plain", "tty", "json")
-	fs.Var(&f.logFormat, "log-format", "")
-	f.registry.register(fs)
-	f.registry.registerPush(fs)
-	fs.SetNormalizeFunc(normalizeFlag)
+	f.registerPushing(c)
+	c.Flags().StringVar(&r.Image, "image", "", "")
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), pushHelp) })
 	return c
 }

@@ -250,3 +250,13 @@ func TestLoginsComeInOrder(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"DOCKER_CONFIG": "/set", "DOCKER_AUTH_CONFIG": "{}", "HOME": "/home"}, p.Request.Registry.Environment)
 }
+
+// TestAMatrixPushesByDigest, as Docker's documentation has it for its action.
+func TestAMatrixPushesByDigest(t *testing.T) {
+	p := prepare(t, nil, "images", "r.example/o/app", "tags", "type=raw,value=1\ntype=raw,value=2", "push", "false", "outputs", "type=image,push-by-digest=true,name-canonical=true,push=true")
+	require.True(t, p.Request.Outputs.PushByDigest)
+	require.False(t, p.Request.Outputs.NoPush)
+	require.Equal(t, []string{"r.example/o/app"}, p.Request.Outputs.Destinations)
+	_, err := Prepare(of("images", "o/app", "outputs", "type=image,push-by-digest=perhaps"), facts(), host(nil))
+	require.ErrorContains(t, err, "push-by-digest is neither true nor false")
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,12 +37,28 @@ func (p *Plan) outputs(c *checker) {
 			c.add("outputs", "%s: %w", text, err)
 		}
 	}
+	if o.PushByDigest {
+		o.Destinations = withoutTags(o.Destinations)
+	}
 	if o.ImageFormat == "docker" && o.Compression == "zstd" {
 		c.add("compression", "image-format docker has no media type for zstd: use oci")
 	}
 	if !o.NoPush && len(o.Destinations) == 0 && p.Names.Skip == "" && !c.has("images", "tags", "flavor", "auto-tag", "outputs") && o.OCILayout+o.OCITar+o.DockerTar+o.RootDir+o.RootTar == "" {
 		c.add("tags", "nowhere to push to: give an image's name, or turn push off")
 	}
+}
+
+// withoutTags are the repositories of destinations.
+func withoutTags(destinations []string) (out []string) {
+	for _, d := range destinations {
+		if named, err := reference.ParseNormalizedNamed(d); err == nil {
+			d = named.Name()
+		}
+		if !slices.Contains(out, d) {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // output reads one line of docker's --output.
@@ -57,9 +74,9 @@ func (p *Plan) output(text string) error {
 	}
 	for key := range f {
 		switch key {
-		case "type", "dest", "tar", "name", "push", "oci-mediatypes":
+		case "type", "dest", "tar", "name", "push", "push-by-digest", "name-canonical", "oci-mediatypes":
 		default:
-			return fmt.Errorf("unknown key %q: use type, dest, tar, name and push", key)
+			return fmt.Errorf("unknown key %q: use type, dest, tar, name, push and push-by-digest", key)
 		}
 	}
 	if kind := f["type"]; kind == "image" || kind == "registry" {
@@ -68,6 +85,11 @@ func (p *Plan) output(text string) error {
 			return errors.New("push is neither true nor false")
 		}
 		o.NoPush = o.NoPush && !push && kind != "registry"
+		byDigest, err := strconv.ParseBool(f["push-by-digest"])
+		if f["push-by-digest"] != "" && err != nil {
+			return errors.New("push-by-digest is neither true nor false")
+		}
+		o.PushByDigest = o.PushByDigest || byDigest
 		for _, name := range strings.Fields(strings.ReplaceAll(f["name"], ",", " ")) {
 			if _, err := reference.ParseNormalizedNamed(name); err != nil {
 				return err

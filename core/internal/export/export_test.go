@@ -81,7 +81,7 @@ func index(t *testing.T) v1.ImageIndex {
 
 func finish(t *testing.T, c *registry.Client, a Artifact, offer []v1.Layer, dest ...string) ([]string, error) {
 	t.Helper()
-	p, err := NewPush(t.Context(), c, dest)
+	p, err := NewPush(t.Context(), c, dest, false)
 	require.NoError(t, err)
 	defer p.Close()
 	for _, l := range offer {
@@ -183,7 +183,7 @@ func TestACancelledPushSaysWhyAndTagsNothing(t *testing.T) {
 		return false
 	})
 	c := newClient(t, "")
-	p, err := NewPush(t.Context(), c, []string{host + "/app:1"})
+	p, err := NewPush(t.Context(), c, []string{host + "/app:1"}, false)
 	require.NoError(t, err)
 	defer p.Close()
 	_, err = p.Finish(ctx, image(t))

@@ -30,7 +30,8 @@ type Push struct {
 	stop  func()
 }
 
-// target is one repository with all tags that it gets.
+// target is one repository with all tags that it gets; none where it is pushed to by
+// digest.
 type target struct {
 	pusher *registry.Pusher
 	refs   []string
@@ -39,12 +40,16 @@ type target struct {
 
 // NewPush prepares pushing to the destinations, image references with tag
 // (":latest" where there is none). It makes no network access. Offered uploads
-// end with ctx or with Close.
-func NewPush(ctx context.Context, client *registry.Client, destinations []string) (*Push, error) {
+// end with ctx or with Close. With byDigest nothing gets a tag, and a destination
+// that names one is an error.
+func NewPush(ctx context.Context, client *registry.Client, destinations []string, byDigest bool) (*Push, error) {
 	p := &Push{}
 	byRepo := map[string]*target{}
 	for _, d := range destinations {
 		repo, tag, err := registry.Destination(d)
+		if err == nil && byDigest && strings.HasSuffix(d, ":"+tag) {
+			err = fault.New(fault.Usage, "destination %q has a tag, and is to be pushed by digest", d).With("Leave the tag out.")
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -57,6 +62,10 @@ func NewPush(ctx context.Context, client *registry.Client, destinations []string
 			t = &target{pusher: pusher}
 			byRepo[repo] = t
 			p.targets = append(p.targets, t)
+		}
+		if byDigest {
+			t.refs = []string{repo}
+			continue
 		}
 		t.refs, t.tags = append(t.refs, repo+":"+tag), append(t.tags, tag)
 	}
@@ -73,10 +82,11 @@ func NewPush(ctx context.Context, client *registry.Client, destinations []string
 	return p, nil
 }
 
-// Check finds out whether pushing is allowed to all destinations.
-func (p *Push) Check(ctx context.Context) error {
-	_, err := p.each(ctx, p.targets, func(ctx context.Context, t *target) error { return t.pusher.Check(ctx) })
-	return err
+// Check finds out whether pushing is allowed to all destinations, and counts those to
+// which it is.
+func (p *Push) Check(ctx context.Context) (allowed int, err error) {
+	good, err := p.each(ctx, p.targets, func(ctx context.Context, t *target) error { return t.pusher.Check(ctx) })
+	return len(good), err
 }
 
 // Offer begins to upload a layer to every destination and returns at once. The
@@ -105,7 +115,11 @@ func (p *Push) Finish(ctx context.Context, a Artifact) (pushed []string, err err
 		return nil
 	})
 	for _, t := range done {
-		pushed = append(pushed, t.refs...)
+		if len(t.tags) > 0 {
+			pushed = append(pushed, t.refs...)
+		} else if digest, err := a.Digest(); err == nil {
+			pushed = append(pushed, t.refs[0]+"@"+digest.String())
+		}
 	}
 	if sendErr == nil && tagErr == nil {
 		return pushed, nil

@@ -78,7 +78,7 @@ func TestRealRegistryPushMountAndConcurrency(t *testing.T) {
 
 	resolved, err := c.Resolve(t.Context(), host+"/base:1", nil)
 	require.NoError(t, err)
-	p, err := NewPush(t.Context(), c, []string{host + "/other:1"})
+	p, err := NewPush(t.Context(), c, []string{host + "/other:1"}, false)
 	require.NoError(t, err)
 	defer p.Close()
 	_, err = p.Finish(t.Context(), mounted{base, resolved.Layers})
