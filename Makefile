@@ -73,8 +73,12 @@ compare: build buildkit ## one Dockerfile by Layerwright and by BuildKit: make c
 bench: build buildkit ## six workloads by Layerwright and by BuildKit, measured: docs/benchmarks.md; make bench FLAGS="-n 7"
 	$(GO) run ./tests/bench --output docs $(FLAGS)
 
-lint: bin/golangci-lint
+bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
+	cd tools/actionlint && $(GO) build -o ../../bin/ github.com/rhysd/actionlint/cmd/actionlint
+
+lint: bin/golangci-lint bin/actionlint
 	bin/golangci-lint run ./...
+	bin/actionlint .github/workflows/*.yml examples/github/*.yml
 
 vet:
 	$(GO) vet ./...

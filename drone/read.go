@@ -36,7 +36,7 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 	if _, named := values["file"]; !named {
 		// Drone's plugins look into the working directory first, whatever the
 		// context is: a name does so, none means the context's.
-		values["file"] = plugin.Given{Values: []string{"Dockerfile"}, Source: "default"}
+		values["file"] = plugin.Given{Values: []string{"Dockerfile"}, Source: "as in Drone's plugins"}
 	}
 	facts := a.facts()
 	a.special(given, values, &facts)

@@ -38,7 +38,7 @@ const documentationHead = `# GitLab CI
 
 ` + "```yaml" + `
 build:
-  image: ghcr.io/layerwright/layerwright:v1
+  image: ghcr.io/layerwright/layerwright:v1-debug
   script:
     - layerwright gitlab
   artifacts:
@@ -47,7 +47,7 @@ build:
       codequality: gl-code-quality-report.json
 ` + "```" + `
 
-That builds the project's directory and pushes to the project's registry with the
+GitLab's runners start a shell in the image, which v1-debug has. That builds the project's directory and pushes to the project's registry with the
 job's own credentials; there is nothing to log in to and no config.json to write. A
 branch's image is tagged with its slug (` + "`CI_COMMIT_REF_SLUG`" + `), on the default branch
 also ` + "`latest`" + `; a tag's image with the tag's name; a merge request's with the slug of

@@ -260,3 +260,9 @@ func TestAMatrixPushesByDigest(t *testing.T) {
 	_, err := Prepare(of("images", "o/app", "outputs", "type=image,push-by-digest=perhaps"), facts(), host(nil))
 	require.ErrorContains(t, err, "push-by-digest is neither true nor false")
 }
+
+// TestADockerfileThatNobodyNames is the context's, whatever the working directory has.
+func TestADockerfileThatNobodyNames(t *testing.T) {
+	require.Empty(t, prepare(t, nil, "images", "h.example/a", "context", "sub").Request.Dockerfile)
+	require.Equal(t, "Dockerfile", prepare(t, nil, "images", "h.example/a", "context", "sub", "file", "Dockerfile").Request.Dockerfile)
+}

@@ -48,8 +48,10 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	}
 	r := &p.Request
 	r.Context, r.Dockerfile, r.Target = c.context(s.Context), s.File, s.Target
-	if core.IsRemote(r.Context) && s.File == "Dockerfile" {
-		r.Dockerfile = "" // so that a context that is one file is not in doubt
+	if core.IsRemote(r.Context) && s.File == "Dockerfile" || len(values["file"].Values) == 0 || values["file"].Source == "default" {
+		// The context's own, as with build-push-action; and a context that is one
+		// file is not in doubt.
+		r.Dockerfile = ""
 	}
 	r.NoCache, r.NoCacheFilter = s.NoCache, split(s.NoCacheFilters)
 	r.CgroupParent, r.Store = s.CgroupParent, s.Store
