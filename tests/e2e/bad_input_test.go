@@ -98,10 +98,15 @@ func TestStoreElsewhere(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	dir := buildContext(t, map[string]string{"Dockerfile": "FROM " + smallBase(t) + "\nCOPY big /big\n"})
 	require.NoError(t, os.WriteFile(dir+"/big", make([]byte, 64<<20), 0o644))
-	got := run(t, jobCommand(t.Context(), t, []string{"--tmpfs", "/small:size=20m"}, dir,
-		"build", "--log-format", "plain", "-c", "/workspace", "--no-push", "--isolation", "chroot", "--store", "/small/store"))
-	require.Equal(t, 4, got.code, got.output)
-	require.Contains(t, got.output, "no space left")
+	for says, more := range map[string][]string{
+		"are free in /small/store, and a build should have": nil, // found out before anything runs
+		"no space left": {"--min-free", "0"},
+	} {
+		got := run(t, jobCommand(t.Context(), t, []string{"--tmpfs", "/small:size=20m"}, dir,
+			append([]string{"build", "--log-format", "plain", "-c", "/workspace", "--no-push", "--isolation", "chroot", "--store", "/small/store"}, more...)...))
+		require.Equal(t, 4, got.code, got.output)
+		require.Contains(t, got.output, says)
+	}
 }
 
 // escapingLayer has an entry that would be outside of its root.
