@@ -49,23 +49,10 @@ func (p *process) mergeCommand() *cobra.Command {
 		f.out.check(check, false)
 		r.Outputs = core.Outputs{Destinations: f.out.destinations, DigestFile: f.out.digestFile, MetadataFile: f.out.metadata,
 			NameDigestFile: f.out.nameDigest, NameTagDigestFile: f.out.nameTagDigest, Annotations: annotations(check, f.out.annotations)}
-		verbosity, err := display.ParseVerbosity(f.verbosity)
-		if err != nil {
-			check.add("--verbosity: %w", err)
-		}
-		if err := check.err(); err != nil {
-			return err
-		}
-		view := display.New(p.format(f), p.stderr, display.Options{Verbosity: verbosity, Color: p.color(), Size: p.terminal})
-		r.Progress = view
-		out := display.Outcome{}
-		out.Result, err = core.Merge(c.Context(), r)
-		if err != nil {
-			out.Result, out.Err = nil, ended(c.Context(), err)
-		}
-		view.Finish(out)
-		p.code = exitCode(c.Context(), err)
-		return nil
+		return p.pushing(c, f, check, func(sink core.Sink) (*core.Result, error) {
+			r.Progress = sink
+			return core.Merge(c.Context(), r)
+		})
 	}}
 	f.registerPushing(c)
 	c.Flags().StringArrayVar(&f.out.annotations, "annotation", nil, "")
@@ -90,6 +77,26 @@ func (f *flags) registerPushing(c *cobra.Command) {
 	f.registry.register(fs)
 	f.registry.registerPush(fs)
 	fs.SetNormalizeFunc(normalizeFlag)
+}
+
+// pushing carries out a command that only pushes, unless check has found problems, and
+// shows it.
+func (p *process) pushing(c *cobra.Command, f *flags, check *checker, run func(core.Sink) (*core.Result, error)) error {
+	verbosity, err := display.ParseVerbosity(f.verbosity)
+	if err != nil {
+		check.add("--verbosity: %w", err)
+	}
+	if err := check.err(); err != nil {
+		return err
+	}
+	view := display.New(p.format(f), p.stderr, display.Options{Verbosity: verbosity, Color: p.color(), Size: p.terminal})
+	out := display.Outcome{}
+	if out.Result, err = run(view); err != nil {
+		out.Result, out.Err = nil, ended(c.Context(), err)
+	}
+	view.Finish(out)
+	p.code = exitCode(c.Context(), err)
+	return nil
 }
 
 // mergeSources reads files with digests, and leaves digests and references as they are.

@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/layerwright/layerwright/core"
-	"github.com/layerwright/layerwright/plugin/display"
 )
 
 const pushHelp = `layerwright push FILE|DIR --destination IMAGE [--destination IMAGE…] [flags]
@@ -47,23 +46,10 @@ func (p *process) pushCommand() *cobra.Command {
 		f.out.check(check, false)
 		r.Outputs = core.Outputs{Destinations: f.out.destinations, DigestFile: f.out.digestFile, MetadataFile: f.out.metadata,
 			NameDigestFile: f.out.nameDigest, NameTagDigestFile: f.out.nameTagDigest}
-		verbosity, err := display.ParseVerbosity(f.verbosity)
-		if err != nil {
-			check.add("--verbosity: %w", err)
-		}
-		if err := check.err(); err != nil {
-			return err
-		}
-		view := display.New(p.format(f), p.stderr, display.Options{Verbosity: verbosity, Color: p.color(), Size: p.terminal})
-		r.Progress = view
-		out := display.Outcome{}
-		out.Result, err = core.PushSaved(c.Context(), r)
-		if err != nil {
-			out.Result, out.Err = nil, ended(c.Context(), err)
-		}
-		view.Finish(out)
-		p.code = exitCode(c.Context(), err)
-		return nil
+		return p.pushing(c, f, check, func(sink core.Sink) (*core.Result, error) {
+			r.Progress = sink
+			return core.PushSaved(c.Context(), r)
+		})
 	}}
 	f.registerPushing(c)
 	c.Flags().StringVar(&r.Image, "image", "", "")
