@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -111,6 +112,8 @@ type build struct {
 	// listed are the local sources whose files are known, by vertex.
 	listed map[string]func() (content.Tree, error)
 
+	// held are the handles on directories of the job.
+	held []*hostview.Dir
 	// ends run in reverse order when the build has ended.
 	ends []func() error
 }
@@ -182,7 +185,6 @@ func (b *build) open(ctx context.Context) (err error) {
 		return err
 	}
 	b.atEnd(b.machine.sandbox.Close)
-	// Isolation inplace may have made directories anew: handles come after.
 	if err := b.machine.outside(func() error { return errors.Join(b.openHandles(), b.openAgents(ctx), b.openTransport()) }); err != nil {
 		return err
 	}
@@ -257,10 +259,35 @@ func (b *build) layersOf(ctx context.Context, ref string, p ocispecs.Platform) (
 	return b.source.Layers(img.Layers)
 }
 
+// hold keeps a handle on a directory of the job until the build has ended.
+func (b *build) hold(d *hostview.Dir) {
+	b.held = append(b.held, d)
+	b.atEnd(d.Close)
+}
+
+// prepare makes the sandbox ready where a step is to run: a build whose steps are
+// all known does without.
+func (b *build) prepare(ctx context.Context, running []*graph.Vertex) error {
+	if !slices.ContainsFunc(running, func(v *graph.Vertex) bool { return v.Op.GetExec() != nil }) {
+		return nil
+	}
+	defer patience(b.notice, "preparing /: directories of the container's own image are made anew, once in a container, so that they can be moved (isolation inplace)")()
+	defer b.timed("prepare /")()
+	return b.machine.sandbox.Prepare(ctx, func() (err error) {
+		for _, d := range b.held {
+			err = errors.Join(err, d.Renew())
+		}
+		if b.agents != nil {
+			err = errors.Join(err, b.agents.Renew())
+		}
+		return err
+	})
+}
+
 // solve runs the graph and assembles the images. The claims on their trees are
 // the caller's to release, also after an error.
 func (b *build) solve(ctx context.Context, res *frontend.Result, env *ops.Env) (out []solved, claims []solve.Claim, err error) {
-	opts := solve.Options{Resolve: env.Resolve, Progress: b.sink}
+	opts := solve.Options{Resolve: env.Resolve, Progress: b.sink, Begin: b.prepare}
 	if b.cache != nil {
 		opts.Cache = spoken{b.cache, b.notice, b.timed}
 	}

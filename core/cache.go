@@ -135,7 +135,7 @@ func (b *build) cacheRepository(name string) (cache.Repository, error) {
 		if err != nil {
 			return nil, fault.New(fault.Usage, "cache %s: %w", name, err).With("Name a directory that can be written.")
 		}
-		b.atEnd(parent.Close)
+		b.hold(parent)
 		return cache.InLayout(path, name), nil
 	}
 	repo, err := cache.InRegistry(b.client, name)

@@ -477,7 +477,7 @@ func (b *build) openLayouts() error {
 		if err != nil {
 			return fault.New(fault.User, "build context %q: OCI layout %s: %w", name, path, cause(err)).With("Name the directory of an OCI image layout.")
 		}
-		b.atEnd(d.Close)
+		b.hold(d)
 		l := layout.Open(d.Path(), path)
 		var h v1.Hash
 		if digest != "" {

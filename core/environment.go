@@ -243,9 +243,7 @@ func newMachine(ctx context.Context, req *Request, notice func(string)) (*machin
 		if isDir(ours) {
 			opts.Keep = []string{ours}
 		}
-		waited := patience(notice, "preparing /: directories of the container's own image are made anew, once in a container, so that they can be moved (isolation inplace)")
-		m.sandbox, err = sandbox.NewInplace(opts)
-		waited()
+		m.sandbox, err = sandbox.NewInplace(ctx, opts)
 		m.outside = func(f func() error) error {
 			waited := patience(notice, waitsForRoot)
 			return sandbox.Outside(m.store, func() error { waited(); return f() })

@@ -100,7 +100,7 @@ func (b *build) openHandles() error {
 		if err != nil {
 			return fault.New(fault.User, "open context %q: %w", name, err).With("Name an existing directory.")
 		}
-		b.atEnd(d.Close)
+		b.hold(d)
 		b.locals[name] = d.Path()
 	}
 	return b.openOutputs()

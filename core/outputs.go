@@ -60,7 +60,7 @@ func (b *build) openOutputs() error {
 		if err != nil {
 			return fault.New(fault.Usage, "output %s: %w", out.name, err).With("Name a place that can be written.")
 		}
-		b.atEnd(parent.Close)
+		b.hold(parent)
 		*out.path = path
 	}
 	return nil

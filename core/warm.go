@@ -174,6 +174,6 @@ func (b *build) openCacheDir() ([]string, error) {
 		}
 		return nil, fault.New(fault.Usage, "cache directory %s: %w", b.req.Cache.Dir, err).With("Name a directory that layerwright warmer has filled.")
 	}
-	b.atEnd(d.Close)
+	b.hold(d)
 	return []string{d.Path()}, nil
 }

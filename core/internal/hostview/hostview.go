@@ -20,17 +20,43 @@ import (
 // Dir is a directory that stays what it was.
 type Dir struct {
 	f *os.File
-	// Name is the path as the user gave it.
-	Name string
+	// Name is the path as the user gave it, abs leads there from "/".
+	Name, abs string
 }
 
 // OpenDir opens a directory.
 func OpenDir(name string) (*Dir, error) {
-	fd, err := unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	abs, err := filepath.Abs(name)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+		return nil, err
 	}
-	return &Dir{f: os.NewFile(uintptr(fd), name), Name: name}, nil
+	fd, err := openDir(name, name)
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{f: os.NewFile(uintptr(fd), name), Name: name, abs: abs}, nil
+}
+
+func openDir(path, name string) (int, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// Renew opens what is at the directory's place now: it was made anew with all that
+// was in it. What Path has given stays valid, and means the new one.
+func (d *Dir) Renew() error {
+	fd, err := openDir(d.abs, d.Name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Dup3(fd, int(d.f.Fd()), unix.O_CLOEXEC); err != nil {
+		return &fs.PathError{Op: "open", Path: d.Name, Err: err}
+	}
+	return nil
 }
 
 // Path is a path of the directory that is valid whatever "/" is, for libraries

@@ -28,6 +28,27 @@ func TestADirectoryStaysWhatItWas(t *testing.T) {
 	require.NoError(t, d.Close())
 }
 
+// TestRenewFollowsADirectoryThatWasMadeAnew: by the same path, which others have.
+func TestRenewFollowsADirectoryThatWasMadeAnew(t *testing.T) {
+	base := t.TempDir()
+	dir := filepath.Join(base, "ctx")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), []byte("mine"), 0o644))
+	d, err := hostview.OpenDir(dir)
+	require.NoError(t, err)
+	path := d.Path()
+	require.NoError(t, os.Rename(dir, filepath.Join(base, "aside")))
+	require.ErrorContains(t, d.Renew(), dir)
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	require.NoError(t, os.Rename(filepath.Join(base, "aside", "f"), filepath.Join(dir, "f")))
+	require.NoFileExists(t, filepath.Join(path, "f"))
+	require.NoError(t, d.Renew())
+	b, err := os.ReadFile(filepath.Join(path, "f"))
+	require.NoError(t, err)
+	require.Equal(t, "mine", string(b))
+	require.NoError(t, d.Close())
+}
+
 func TestWhatIsNoDirectoryIsAnErrorWithItsName(t *testing.T) {
 	f := filepath.Join(t.TempDir(), "f")
 	require.NoError(t, os.WriteFile(f, nil, 0o644))

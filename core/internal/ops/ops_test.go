@@ -36,6 +36,8 @@ type toySandbox struct {
 }
 
 func (t *toySandbox) MovesBinds() bool { return t.moves }
+
+func (t *toySandbox) Prepare(context.Context, func() error) error { return nil }
 func (t *toySandbox) Run(ctx context.Context, s sandbox.Step) (sandbox.Outcome, error) {
 	return sandbox.Outcome{}, t.run(ctx, s)
 }

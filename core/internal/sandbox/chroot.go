@@ -43,7 +43,9 @@ type chroot struct{ opts ChrootOptions }
 func (*chroot) Isolation() Isolation { return Chroot }
 func (*chroot) Exclusive() bool      { return false }
 func (*chroot) MovesBinds() bool     { return true }
-func (*chroot) Close() error         { return nil }
+
+func (*chroot) Prepare(context.Context, func() error) error { return nil }
+func (*chroot) Close() error                                { return nil }
 
 // Run implements Sandbox. A process of ours beside the step places and takes
 // out its mounts and ends every process that the step leaves, also when the

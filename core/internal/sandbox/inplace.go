@@ -34,10 +34,9 @@ type InplaceOptions struct {
 }
 
 // NewInplace makes the sandbox that renames a tree's entries onto "/" for the
-// time of a step. Call Repair first. Directories that are opened by handle to
-// be read while steps run are to be opened after it: directories of the
-// container's own image, which overlayfs cannot rename, are made anew here.
-func NewInplace(opts InplaceOptions) (Sandbox, error) {
+// time of a step. Call Repair first. Directories that are opened by handle, to be
+// read while steps run, are to be opened after it, and again by Prepare.
+func NewInplace(ctx context.Context, opts InplaceOptions) (Sandbox, error) {
 	store, keep, err := keptPaths(opts.Store, opts.Keep)
 	if err != nil {
 		return nil, err
@@ -50,7 +49,7 @@ func NewInplace(opts InplaceOptions) (Sandbox, error) {
 		return nil, fault.New(fault.Environment, "create directory in the store: %w", err)
 	}
 	s := &inplace{opts: opts, keep: keep, turn: make(chan struct{}, 1)}
-	if err := s.lift(); err != nil {
+	if s.handles, err = s.handlesLock(ctx, unix.LOCK_SH); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -89,6 +88,9 @@ type inplace struct {
 	resolv []byte
 	// turn is held by the step that waits for "/" or has it.
 	turn chan struct{}
+	// handles is a lock that says that handles are open that Prepare of another
+	// build would make void; nil when Prepare has been called.
+	handles *os.File
 	// told are the notices that have been given: each is given once.
 	told sync.Map
 }
@@ -96,11 +98,21 @@ type inplace struct {
 func (*inplace) Isolation() Isolation { return Inplace }
 func (*inplace) Exclusive() bool      { return true }
 func (*inplace) MovesBinds() bool     { return true }
-func (*inplace) Close() error         { return nil }
+
+// Close implements Sandbox.
+func (s *inplace) Close() error {
+	if s.handles == nil {
+		return nil
+	}
+	return s.handles.Close()
+}
 
 // Run implements Sandbox. A mount of the container that is in the image's way
 // is a *CollisionError, found before anything runs.
 func (s *inplace) Run(ctx context.Context, step Step) (_ Outcome, err error) {
+	if s.handles != nil {
+		return Outcome{}, fault.New(fault.Internal, "isolation inplace: a step before Prepare")
+	}
 	if err := checkStep(ctx, step); err != nil {
 		return Outcome{}, err
 	}

@@ -47,8 +47,12 @@ func inplaceHelper(args []string) int {
 	if err := probe(ctx, *store); err != nil {
 		return fail(err)
 	}
-	sb, err := NewInplace(InplaceOptions{Store: *store, Keep: []string{"/lw", "/busybox"}, Force: *force, Notice: func(s string) { fmt.Fprintln(os.Stderr, "notice:", s) }})
+	sb, err := NewInplace(ctx, InplaceOptions{Store: *store, Keep: []string{"/lw", "/busybox"}, Force: *force, Notice: func(s string) { fmt.Fprintln(os.Stderr, "notice:", s) }})
 	if err != nil {
+		return fail(err)
+	}
+	defer sb.Close()
+	if err := sb.Prepare(ctx, func() error { return nil }); err != nil {
 		return fail(err)
 	}
 	scratch, err := os.MkdirTemp(*store, "scratch-")
@@ -101,7 +105,7 @@ func inplaceHelper(args []string) int {
 			code = 1
 		}
 	}
-	if left, _ := filepath.Glob(*store + "/inplace/*"); len(left) != 1 {
+	if left, _ := filepath.Glob(*store + "/inplace/*"); len(left) != 2 {
 		fmt.Fprintln(os.Stderr, "left:", left)
 	}
 	return code

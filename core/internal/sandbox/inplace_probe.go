@@ -147,57 +147,6 @@ func beginWithoutTree(store string, keep []string) (*exchange, error) {
 	return x, os.MkdirAll(x.Aside, 0o700)
 }
 
-// lift sets every entry aside and back once, one after the other, so that the directories of the
-// container's image are made anew before anybody opens handles on them.
-func (s *inplace) lift() (err error) {
-	lock, err := lockFile(s.opts.Store, unix.LOCK_EX)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	if err := repairLocked(s.opts.Store, "/"); err != nil {
-		return err
-	}
-	// Now that "/" is the job's own.
-	if !s.opts.Force {
-		if err := checkDisposable(); err != nil {
-			return err
-		}
-	}
-	s.resolv = readResolv("/etc/resolv.conf")
-	x, err := beginWithoutTree(s.opts.Store, s.keep)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, finishExchange(x)) }()
-	mounts, err := x.ops.mounts()
-	if err != nil {
-		return err
-	}
-	own, err := readAttrs(x.Root)
-	if err != nil {
-		return err
-	}
-	if err := x.note(journalRecord{Merge: &mergedDir{Own: own}}); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(x.Root)
-	if err != nil {
-		return fmt.Errorf("read directory: %w", err)
-	}
-	for _, e := range entries {
-		if _, err := x.setAside(e.Name(), e, mounts); err != nil {
-			return fault.Wrap(fault.Environment, err, "exchange /")
-		}
-		if exists(in(x.Aside, e.Name())) {
-			if err := x.restoreEntry(e.Name(), e); err != nil {
-				return fault.Wrap(fault.Environment, err, "exchange /")
-			}
-		}
-	}
-	return nil
-}
-
 // checkDisposable is an error where nothing says that "/" is a container's.
 func checkDisposable() error {
 	kind := rootFilesystem()

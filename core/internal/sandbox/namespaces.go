@@ -48,7 +48,9 @@ type namespaces struct {
 func (*namespaces) Isolation() Isolation { return Namespaces }
 func (*namespaces) Exclusive() bool      { return false }
 func (*namespaces) MovesBinds() bool     { return false }
-func (*namespaces) Close() error         { return nil }
+
+func (*namespaces) Prepare(context.Context, func() error) error { return nil }
+func (*namespaces) Close() error                                { return nil }
 
 // Run implements Sandbox: a process of ours becomes PID 1 of the step's
 // namespaces, prepares the root, starts the command and tells how it ended.

@@ -36,6 +36,10 @@ type Sandbox interface {
 	// tree instead of mounted (inplace, chroot): the caller must then hand
 	// over a private tree even for a read-only bind.
 	MovesBinds() bool
+	// Prepare makes ready what Run needs and a build without steps does not.
+	// reopen is called where handles on directories of the job are void after
+	// that: nobody may use one meanwhile.
+	Prepare(ctx context.Context, reopen func() error) error
 	// Run runs one step to its end. On return no process of it is left,
 	// every mount and everything that it moved is undone, also when ctx was
 	// cancelled. A command that failed is an *ExitError.

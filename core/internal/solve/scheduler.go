@@ -21,6 +21,9 @@ type Options struct {
 	Cache Cache
 	// Progress takes Plan, Started and Done events; nil drops them.
 	Progress progress.Sink
+	// Begin is called before anything runs, with the vertices that will: one of
+	// them may still turn out to be known. Its error is Solve's. May be nil.
+	Begin func(ctx context.Context, running []*graph.Vertex) error
 }
 
 // Solve runs what the roots of the graph need and returns a claim for each
@@ -37,6 +40,9 @@ func Solve(outer context.Context, g *graph.Graph, opts Options) ([]Claim, error)
 	}
 	s, err := newRun(outer, g, opts)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.begin(outer); err != nil {
 		return nil, err
 	}
 	// What is done is worth saving also when a later step fails.
@@ -64,6 +70,20 @@ func Solve(outer context.Context, g *graph.Graph, opts Options) ([]Claim, error)
 		}
 	}
 	return claims, nil
+}
+
+// begin tells who wants to know what will run.
+func (s *run) begin(ctx context.Context) error {
+	if s.opts.Begin == nil {
+		return nil
+	}
+	var running []*graph.Vertex
+	for _, n := range s.order {
+		if n.known == nil {
+			running = append(running, n.v)
+		}
+	}
+	return s.opts.Begin(ctx, running)
 }
 
 // run is one solve.

@@ -136,6 +136,17 @@ func (s *source) openSocket(ctx context.Context, path string) error {
 	return conn.Close()
 }
 
+// Renew finds the agents' sockets again where a directory that leads to them was
+// made anew (hostview.Dir.Renew).
+func (a *Agents) Renew() (err error) {
+	for _, s := range a.byID {
+		if s.dir != nil {
+			err = errors.Join(err, s.dir.Renew())
+		}
+	}
+	return err
+}
+
 // dial connects to the agent's socket, whose path may be longer than what the
 // kernel takes for an address: a handle on the socket itself is not.
 func (s *source) dial(ctx context.Context) (net.Conn, error) {
