@@ -203,7 +203,10 @@ func (b *onMachine) forget(context.Context) error { return os.RemoveAll(b.store(
 
 func (b *onMachine) build(ctx context.Context, j job) (timing, error) {
 	args := j.layerwright(j.dir, "--isolation", "namespaces", "--snapshots", "overlay", "--store", b.store())
-	return timed(exec.CommandContext(ctx, b.binary, args...), j.layerwrightProcess)
+	cmd := exec.CommandContext(ctx, b.binary, args...)
+	// A Dockerfile in the working directory comes before the context's, as with Kaniko.
+	cmd.Dir = j.dir
+	return timed(cmd, j.layerwrightProcess)
 }
 
 func (b *onMachine) version(ctx context.Context) (string, error) {
