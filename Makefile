@@ -12,7 +12,7 @@ ifeq ($(CI),true)
 export LAYERWRIGHT_TEST_NO_SKIP = 1
 endif
 
-TEST_PACKAGES := ca-certificates docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd gcc libc6-dev podman catatonit
+TEST_PACKAGES := ca-certificates docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd gcc libc6-dev podman catatonit qemu-user-static
 
 .PHONY: bench build buildkit compare demo image lint vet unit race blackbox test test-deps clean
 

@@ -265,9 +265,12 @@ func (b *build) hold(d *hostview.Dir) {
 	b.atEnd(d.Close)
 }
 
-// prepare makes the sandbox ready where a step is to run: a build whose steps are
+// prepare finds out whether the steps can run, and makes the sandbox ready where one is to: a build whose steps are
 // all known does without.
 func (b *build) prepare(ctx context.Context, running []*graph.Vertex) error {
+	if err := b.checkEmulation(ctx, running); err != nil {
+		return err
+	}
 	if !slices.ContainsFunc(running, func(v *graph.Vertex) bool { return v.Op.GetExec() != nil }) {
 		return nil
 	}

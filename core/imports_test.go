@@ -20,7 +20,7 @@ const module = "github.com/layerwright/layerwright/"
 // without what is above it (docs/architecture.md).
 var tiers = [][]string{
 	{"fault", "filecopy", "needs"},
-	{"graph", "progress", "hostview", "room", "content", "credentials", "netrc"},
+	{"graph", "progress", "hostview", "room", "content", "credentials", "netrc", "emulation"},
 	{"layer", "registry"},
 	{"snapshot"},
 	{"solve", "source/local", "source/git", "source/image", "source/layout", "source/saved", "source/web", "sandbox", "fileop", "commit", "image", "sshagent"},

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,8 +14,10 @@ import (
 	"github.com/containerd/platforms"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerwright/layerwright/core/internal/emulation"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/frontend"
+	"github.com/layerwright/layerwright/core/internal/graph"
 	"github.com/layerwright/layerwright/core/internal/hostview"
 )
 
@@ -157,20 +160,42 @@ func (b *build) alwaysIndex() bool {
 	return err == nil && on
 }
 
-// checkPlatforms refuses what this machine cannot run, before anything runs.
+// checkPlatforms refuses steps of another operating system.
 func checkPlatforms(res *frontend.Result) error {
 	for _, v := range res.Graph.Vertices {
-		p := v.Op.Platform
-		if v.Op.GetExec() == nil || p == nil || p.OS == "linux" && runs(p.Architecture) {
-			continue
+		if p := v.Op.Platform; v.Op.GetExec() != nil && p != nil && p.OS != "linux" {
+			return fault.At(fault.New(fault.Environment, "RUN for %s/%s on a machine of linux/%s", p.OS, p.Architecture, runtime.GOARCH).
+				With("Steps run on Linux only: build this platform with what copies, or where it runs."), v.Location)
 		}
-		return fault.At(fault.New(fault.Environment, "RUN for %s/%s on a machine of linux/%s", p.OS, p.Architecture, runtime.GOARCH).
-			With(fmt.Sprintf("Build on a machine of that architecture, or run the step on this one with FROM --platform=$BUILDPLATFORM (linux/%s).", runtime.GOARCH)), v.Location)
 	}
 	return nil
 }
 
-// runs says whether this machine's processor runs programs of an architecture.
-func runs(arch string) bool {
-	return arch == runtime.GOARCH || runtime.GOARCH == "amd64" && arch == "386"
+// checkEmulation refuses steps that this machine cannot run, before anything runs: it
+// tries a program of each architecture that a step which is not known yet is for.
+func (b *build) checkEmulation(ctx context.Context, running []*graph.Vertex) error {
+	answers := map[string]error{}
+	for _, v := range running {
+		p := v.Op.Platform
+		if v.Op.GetExec() == nil || p == nil {
+			continue
+		}
+		answer, tried := answers[p.Architecture]
+		if !tried {
+			dir, err := b.work.sub("steps")
+			if err != nil {
+				return err
+			}
+			answer = emulation.Try(ctx, dir, p.Architecture)
+			answers[p.Architecture] = answer
+		}
+		if answer != nil {
+			name := platforms.Format(ocispecs.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant})
+			return fault.At(fault.New(fault.Environment, "%s is a step for %s, which this machine (linux/%s) cannot run: %w", v.Name, name, runtime.GOARCH, answer).
+				With(fmt.Sprintf("Register an emulator on the machine, with the flag F (Debian: apt-get install qemu-user-static binfmt-support; Docker: docker run --privileged --rm tonistiigi/binfmt --install %s). "+
+					"Or build %s on a machine of its own with --push-by-digest, and join the images with layerwright merge. "+
+					"Or let the stage run on this machine and compile for the other: FROM --platform=$BUILDPLATFORM.", p.Architecture, name)), v.Location)
+		}
+	}
+	return nil
 }

@@ -2,8 +2,10 @@ package core
 
 import (
 	"context"
+	"slices"
 
 	"github.com/layerwright/layerwright/core/internal/frontend"
+	"github.com/layerwright/layerwright/core/internal/graph"
 	"github.com/layerwright/layerwright/core/internal/solve"
 )
 
@@ -30,9 +32,13 @@ func (b *build) plan(ctx context.Context, res *frontend.Result) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
+	var running []*graph.Vertex
 	out := &Result{Plan: make([]PlannedStep, len(steps))}
 	for i, s := range steps {
+		if !s.Known && !s.Spared {
+			running = append(running, res.Graph.Vertices[slices.IndexFunc(res.Graph.Vertices, func(v *graph.Vertex) bool { return v.Digest.String() == s.Step.ID })])
+		}
 		out.Plan[i] = PlannedStep{Step: s.Step, Cached: s.Known, Spared: s.Spared}
 	}
-	return out, nil
+	return out, b.checkEmulation(ctx, running)
 }
