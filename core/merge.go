@@ -27,6 +27,11 @@ type MergeRequest struct {
 	// Sources are digests ("sha256:…") in the repository of the destinations, or
 	// references there.
 	Sources []string
+	// Platforms are what the index must have, no more and no less; none when it
+	// may be any. Revision is the commit that images must be of which name one
+	// (org.opencontainers.image.revision); may be empty.
+	Platforms []string
+	Revision  string
 	// Outputs are Destinations, tags of one repository, Annotations of the
 	// index, and the files with digests and names.
 	Outputs  Outputs
@@ -78,7 +83,7 @@ func Merge(ctx context.Context, r MergeRequest) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkParts(parts, b.warn); err != nil {
+	if err := errors.Join(checkParts(parts, b.warn), checkWanted(parts, r)); err != nil {
 		return nil, err
 	}
 	index, err := b.mergedIndex(parts)
@@ -229,6 +234,41 @@ func checkParts(parts []part, warn func(string)) error {
 					With("Merge what jobs of the same commit have pushed, and build the others again.")
 			}
 			warn(said)
+		}
+	}
+	return nil
+}
+
+// checkWanted refuses images that are not those asked for.
+func checkWanted(parts []part, r MergeRequest) error {
+	for _, p := range parts {
+		if said := p.labels[revisionKey]; r.Revision != "" && said != "" && said != r.Revision {
+			return fault.New(fault.User, "the image for %s (%s) is of commit %s, and this job is of %s", p.platform, p.desc.Digest, said, r.Revision).
+				With("Merge what jobs of the same commit have pushed.")
+		}
+	}
+	if len(r.Platforms) == 0 {
+		return nil
+	}
+	wanted, err := parsePlatforms(r.Platforms)
+	if err != nil {
+		return err
+	}
+	names := map[string]bool{}
+	for _, w := range wanted {
+		names[platforms.FormatAll(w)] = true
+	}
+	for _, p := range parts {
+		if !names[p.platform] {
+			return fault.New(fault.User, "there is an image for %s, which is not among the platforms asked for", p.platform).
+				With("Name all platforms of the matrix, or none.")
+		}
+		delete(names, p.platform)
+	}
+	for _, w := range wanted {
+		if names[platforms.FormatAll(w)] {
+			return fault.New(fault.User, "there is no image for %s", platforms.FormatAll(w)).
+				With("Name the digest that its job has pushed, too; see whether that job has run.")
 		}
 	}
 	return nil

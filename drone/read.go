@@ -56,7 +56,7 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 		}
 	}
 	facts.Notices = a.notices
-	return values, facts, plugin.Host{Spell: spell, Env: a.job.Env, ReadFile: a.job.ReadFile}
+	return values, facts, plugin.Host{Spell: spell, Env: a.job.Env, ReadFile: a.job.ReadFile, Glob: a.job.Glob}
 }
 
 // split takes a list apart. Drone joins lists with commas and escapes nothing, so

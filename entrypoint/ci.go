@@ -128,7 +128,7 @@ func (p *process) enter(ctx context.Context, r core.Request) (chosen string, don
 
 // job is what an adapter may use of the process.
 func (p *process) job() plugin.Job {
-	return plugin.Job{Env: p.env, Stdout: p.stdout, ReadFile: os.ReadFile, Exists: exists, Append: appendTo, WriteFile: func(path string, data []byte) error { return os.WriteFile(path, data, 0o644) }, Now: time.Now}
+	return plugin.Job{Env: p.env, Stdout: p.stdout, ReadFile: os.ReadFile, Glob: filepath.Glob, Exists: exists, Append: appendTo, WriteFile: func(path string, data []byte) error { return os.WriteFile(path, data, 0o644) }, Now: time.Now}
 }
 
 // exists is also false for an empty directory.

@@ -24,6 +24,7 @@ digests. Images of two commits (their label org.opencontainers.image.revision), 
 for one platform, are refused. Doing it again changes nothing.
 
   -d, --destination IMAGE         the tag to write; again for more of one repository
+      --platform OS/ARCH[,…]      refuse to merge anything but these platforms
       --annotation index:KEY=VALUE
       --digest-file FILE          write the digest of the index
       --image-name-with-digest-file, --image-name-tag-with-digest-file, --metadata-file
@@ -35,10 +36,11 @@ and the flags about registries that build has (layerwright build --help-all).
 // mergeCommand is "layerwright merge".
 func (p *process) mergeCommand() *cobra.Command {
 	f := &flags{}
+	var platforms []string
 	c := &cobra.Command{Use: "merge", RunE: func(c *cobra.Command, args []string) error {
 		check := &checker{}
 		f.given(c)
-		r := core.MergeRequest{Sources: mergeSources(check, args), Registry: f.registrySettings(check, p.env)}
+		r := core.MergeRequest{Sources: mergeSources(check, args), Platforms: platforms, Registry: f.registrySettings(check, p.env)}
 		if len(f.out.destinations) == 0 {
 			check.add("nowhere to put the index: give --destination IMAGE")
 		}
@@ -55,6 +57,7 @@ func (p *process) mergeCommand() *cobra.Command {
 		})
 	}}
 	f.registerPushing(c)
+	c.Flags().StringSliceVar(&platforms, "platform", nil, "")
 	c.Flags().StringArrayVar(&f.out.annotations, "annotation", nil, "")
 	c.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), mergeHelp) })
 	return c

@@ -46,7 +46,7 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 	}
 	a.context, a.file = first(values["context"].Values), first(values["file"].Values)
 	return values, a.facts(), plugin.Host{
-		Spell: func(s string) string { return "input " + s }, Env: a.job.Env, ReadFile: a.job.ReadFile,
+		Spell: func(s string) string { return "input " + s }, Env: a.job.Env, ReadFile: a.job.ReadFile, Glob: a.job.Glob,
 	}
 }
 

@@ -60,7 +60,7 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 		delete(values, "images")
 		delete(values, "auto-tag")
 	}
-	return values, a.facts(), plugin.Host{Spell: variable, Env: env, ReadFile: a.job.ReadFile}
+	return values, a.facts(), plugin.Host{Spell: variable, Env: env, ReadFile: a.job.ReadFile, Glob: a.job.Glob}
 }
 
 // facts are the event, the project and the job's own credentials.

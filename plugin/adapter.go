@@ -16,7 +16,9 @@ type Job struct {
 	// ReadFile is os.ReadFile; Exists says whether there is a file, or a
 	// directory that is not empty.
 	ReadFile func(path string) ([]byte, error)
-	Exists   func(path string) bool
+	// Glob is filepath.Glob.
+	Glob   func(pattern string) ([]string, error)
+	Exists func(path string) bool
 	// Append adds to the end of a file that the host reads, WriteFile writes
 	// one anew.
 	Append, WriteFile func(path string, data []byte) error
@@ -72,6 +74,10 @@ func Execute(ctx context.Context, a Adapter, proc Process, enter Enter) (shown b
 	}
 	if plan.Skip() != "" {
 		return false, a.Report(Report{Plan: plan})
+	}
+	if plan.Merge != nil { // runs no step: it needs nothing of the environment
+		out := plan.Run(ctx, proc)
+		return out.Err != nil, orReport(out.Err, a.Report(Report{Plan: plan, Result: out.Result, Err: out.Err, Took: out.Took}))
 	}
 	var done bool
 	if proc.Chosen, done, err = enter(ctx, plan.Request); done {

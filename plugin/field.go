@@ -83,6 +83,9 @@ func nameFields() []Field {
 func outputFields() []Field {
 	return []Field{
 		{Name: "push", Help: "push the tags", Default: "true", at: func(s *Settings) any { return &s.Push }},
+		{Name: "push-by-digest", Help: "push without tags, for a job with merge; the digest is an output, and in digest-file", Default: "false", at: func(s *Settings) any { return &s.PushByDigest }},
+		{Name: "merge", Help: "build nothing: put the tags on one image for several platforms, made of digests", Default: "false", at: func(s *Settings) any { return &s.Merge }},
+		{Name: "digests", Help: "what merge is made of: digests, references, and files with digests", Example: "digests/*", at: func(s *Settings) any { return &s.Digests }},
 		{Name: "outputs", Help: "further outputs, as docker has them: type local, tar, oci, docker, image, registry", Example: "type=oci,dest=image.tar", at: func(s *Settings) any { return &s.Outputs }},
 		{Name: "oci-layout-path", Help: "write an OCI image layout to this directory", Example: "out/layout", at: func(s *Settings) any { return &s.OCILayout }},
 		{Name: "tar-path", Help: "write what docker load reads to this file", Example: "image.tar", at: func(s *Settings) any { return &s.Tar }},

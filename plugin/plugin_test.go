@@ -81,6 +81,7 @@ func TestEverySettingDoesSomething(t *testing.T) {
 		"log-format": {"json"}, "docker-config": {"dir"}, "github-token": {"geheim", "context", "https://h.example/o/r.git"}, "file": {"other"},
 		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "skip-push-permission-check": {"true"},
 		"no-push-cache": {"true", "cache", "true"}, "cache-mounts": {"on", "cache", "true"}, "cache-mount-max-size": {"5m", "cache", "true"}, "cache-scope": {"main", "cache", "true"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
+		"push-by-digest": {"true"}, "merge": {"true", "digests", "sha256:0"}, "digests": {"sha256:0", "merge", "true"},
 	}
 	for _, f := range Fields() {
 		t.Run(f.Name, func(t *testing.T) {

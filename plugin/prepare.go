@@ -14,6 +14,9 @@ import (
 type Plan struct {
 	Settings Settings
 	Request  core.Request
+	// Merge is set where an index is made of images that are pushed already, for
+	// each repository one; nothing is built then.
+	Merge []core.MergeRequest
 	// Names are the image's tags and references.
 	Names tags.Result
 	// Labels are all labels, Annotations those with their default keys.
@@ -27,6 +30,8 @@ type Plan struct {
 	// Verbosity and Format are those of the log.
 	Verbosity display.Verbosity
 	Format    display.Format
+	// pushUnsaid says that the user has said nothing of pushing.
+	pushUnsaid bool
 }
 
 // Login is a name and password for a registry.
@@ -42,6 +47,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	c := &checker{host: host}
 	s := c.read(values)
 	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
+	p.pushUnsaid = len(values["push"].Values) == 0 || values["push"].Source == "default"
 	p.Notices = append(p.Notices, facts.Notices...)
 	for _, name := range slices.Sorted(maps.Keys(facts.Problems)) {
 		c.add(name, "%w", facts.Problems[name])
@@ -69,6 +75,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	p.outputs(c)
 	p.cache(c, facts)
 	p.registry(c, facts)
+	p.merge(c, values, facts)
 	p.secretValues(facts)
 	var err error
 	if s.Verbosity != "" {

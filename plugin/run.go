@@ -36,7 +36,12 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 		r.Store = proc.Store
 	}
 	var out display.Outcome
-	if out.Result, out.Err = core.Build(ctx, r); out.Err != nil {
+	if p.Merge != nil {
+		out.Result, out.Err = p.mergeAll(ctx, r.Progress)
+	} else {
+		out.Result, out.Err = core.Build(ctx, r)
+	}
+	if out.Err != nil {
 		out.Result = nil
 	} else {
 		out.Files = p.Files()

@@ -45,6 +45,11 @@ type Settings struct {
 
 	// Push pushes the tags; without it they only name the image.
 	Push bool
+	// PushByDigest pushes without tags, for a later Merge; Merge builds nothing
+	// and makes an index of Digests: digests, references in the repository, and
+	// patterns of files with digests.
+	PushByDigest, Merge bool
+	Digests             []string
 	// Outputs are type=TYPE,dest=PATH as docker has them.
 	Outputs []string
 	// OCILayout and Tar are paths of a layout and of what docker load reads.
@@ -136,4 +141,6 @@ type Host struct {
 	Env map[string]string
 	// ReadFile reads a file that a setting names.
 	ReadFile func(path string) ([]byte, error)
+	// Glob is filepath.Glob.
+	Glob func(pattern string) ([]string, error)
 }

@@ -17,7 +17,10 @@ import (
 // outputs are where the image goes.
 func (p *Plan) outputs(c *checker) {
 	s, o := p.Settings, &p.Request.Outputs
-	o.NoPush = !s.Push
+	o.NoPush, o.PushByDigest = !s.Push, s.PushByDigest
+	if s.PushByDigest && p.pushUnsaid {
+		o.NoPush = false // it is a way of pushing
+	}
 	o.OCILayout, o.DockerTar, o.DigestFile, o.MetadataFile = s.OCILayout, s.Tar, s.DigestFile, s.MetadataFile
 	o.ImageFormat = c.choice("image-format", s.ImageFormat, "oci", "docker")
 	o.Compression = c.choice("compression", s.Compression, "gzip", "zstd", "none")
