@@ -12,15 +12,21 @@ ifeq ($(CI),true)
 export LAYERWRIGHT_TEST_NO_SKIP = 1
 endif
 
-TEST_PACKAGES := ca-certificates docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd gcc libc6-dev podman catatonit qemu-user-static
+TEST_PACKAGES := ca-certificates docker.io docker-registry runc busybox-static mmdebstrap attr libcap2-bin xz-utils bzip2 zstd gcc libc6-dev podman catatonit qemu-user-static rsync git
 
-.PHONY: bench build buildkit compare demo image lint vet unit race blackbox test test-deps clean
+.PHONY: bench build buildkit compare demo gitlab-ci-local image lint vet unit race blackbox test test-deps clean
 
 build: ## bin/layerwright
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/layerwright ./entrypoint
 
 buildkit: ## bin/buildkitd and bin/buildctl, which the tests compare with
 	cd tools/buildkit && $(GO) build -o ../../bin/ github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
+
+gitlab-ci-local: tools/gitlab-ci-local/node_modules/.package-lock.json ## the runner of GitLab's jobs, with the Node that it needs
+
+tools/gitlab-ci-local/node_modules/.package-lock.json: tools/gitlab-ci-local/package.json tools/gitlab-ci-local/package-lock.json
+	@command -v npm >/dev/null || { echo "gitlab-ci-local: npm is missing: install it (Debian: apt-get install npm)" >&2; exit 4; }
+	cd tools/gitlab-ci-local && npm ci && touch node_modules/.package-lock.json
 
 demo: build ## a build from beginning to end, nothing needed but Linux and Go
 	$(GO) build -o bin/demo ./tests/demo

@@ -84,6 +84,10 @@ func (p *process) environ() []string {
 
 // run is the program without its process: it returns the exit code.
 func (p *process) run(ctx context.Context) int {
+	if err := p.becomeShell(); err != nil {
+		_, _ = io.WriteString(p.stderr, display.ErrorText(err, p.color()))
+		return exitCode(ctx, err)
+	}
 	root := p.command() //nolint:contextcheck // cobra hands it to the commands
 	root.SetArgs(withCommand(root, p.args))
 	root.SetIn(p.stdin)

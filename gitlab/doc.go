@@ -19,6 +19,8 @@ func CI() plugin.CI {
 		Name:   "gitlab",
 		Detect: func(env map[string]string) bool { return env["GITLAB_CI"] != "" && env["CI_PROJECT_DIR"] != "" },
 		New:    func(j plugin.Job) plugin.Adapter { return &adapter{job: j} },
+		// Its docker executor keeps the image's entry point.
+		StartsShell: true,
 	}
 }
 

@@ -32,6 +32,9 @@ type CI struct {
 	// Detect says whether this environment is the host's.
 	Detect func(env map[string]string) bool
 	New    func(Job) Adapter
+	// StartsShell says that the host's runner runs scripts by a shell behind the
+	// image's entry point: layerwright sh -c SCRIPT.
+	StartsShell bool
 }
 
 // Adapter translates between one host and the plugin. It holds no policy: what a
