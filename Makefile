@@ -59,6 +59,7 @@ test-deps: ## Debian packages with the real programs that the tests work with
 	for p in $(TEST_PACKAGES); do \
 	  dpkg-query -W -f '$${Status}' "$$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$$p"); \
 	done; \
+	command -v npm >/dev/null || missing+=(npm); \
 	if (( $${#missing[@]} == 0 )); then exit 0; fi; \
 	if ! command -v apt-get >/dev/null || (( $$(id -u) != 0 )); then \
 	  why="not root"; command -v apt-get >/dev/null || why="no apt-get on this machine"; \

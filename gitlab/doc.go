@@ -26,6 +26,8 @@ func CI() plugin.CI {
 
 type adapter struct {
 	job plugin.Job
+	// problems are what Read has found, by setting.
+	problems map[string]error
 
 	mu       sync.Mutex
 	warnings []core.Notice

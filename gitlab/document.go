@@ -27,9 +27,26 @@ func Documentation() string {
 		if alias := aliases()[f.Name]; alias != "" {
 			help += " (also `" + alias + "`)"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", variable(f.Name), help, code(def), code(f.Example))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", variable(f.Name), help, code(def), code(exampleOf(f)))
 	}
 	return b.String()
+}
+
+// exampleOf is a value that makes a difference.
+func exampleOf(f plugin.Field) string {
+	switch {
+	case f.Example != "":
+		return f.Example
+	case f.Default == "false":
+		return "true"
+	case f.Default == "true":
+		return "false"
+	}
+	return map[string]string{
+		"github-token": "$GIT_TOKEN", "password": "$REGISTRY_PASSWORD", "network": "none", "cgroup-parent": "/builds", "auto-tag": "metadata",
+		"image-format": "docker", "compression": "zstd", "attests": "type=sbom,disabled=true", "docker-config": "$CI_PROJECT_DIR/.docker",
+		"push-retry": "5", "pull-retry": "5", "cache-mounts": "off", "isolation": "inplace", "verbosity": "debug", "log-format": "json",
+	}[f.Name]
 }
 
 const documentationHead = `# GitLab CI
@@ -42,12 +59,14 @@ build:
   script:
     - layerwright gitlab
   artifacts:
+    when: always
     reports:
       dotenv: build.env
       codequality: gl-code-quality-report.json
 ` + "```" + `
 
-GitLab's runners start a shell in the image, which v1-debug has. That builds the project's directory and pushes to the project's registry with the
+GitLab's runners start a shell in the image, which v1-debug has; ` + "`entrypoint: [\"\"]`" + ` is
+not needed, and does no harm. That builds the project's directory and pushes to the project's registry with the
 job's own credentials; there is nothing to log in to and no config.json to write. A
 branch's image is tagged with its slug (` + "`CI_COMMIT_REF_SLUG`" + `), on the default branch
 also ` + "`latest`" + `; a tag's image with the tag's name; a merge request's with the slug of
@@ -59,6 +78,10 @@ through it. Credentials of ` + "`DOCKER_AUTH_CONFIG`" + ` are used too.
 while a job runs: mark variables with secrets as masked.
 
 ## Variables
+
+Names of to-be-continuous' template work too; of ` + "`DOCKER_BUILD_ARGS`" + ` and
+` + "`DOCKER_METADATA`" + `, pieces of a command line there, only ` + "`--build-arg NAME=VALUE`" + ` and
+` + "`--label NAME=VALUE`" + ` without quotes; anything else is an error.
 
 Lists are lines. ` + "`LAYERWRIGHT_TAGS`" + ` with whole references takes the place of the
 project's image.

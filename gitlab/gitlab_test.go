@@ -106,6 +106,21 @@ func TestVariablesOverride(t *testing.T) {
 	}
 }
 
+// TestPiecesOfACommandLine are variables of to-be-continuous, which are flags of Kaniko.
+func TestPiecesOfACommandLine(t *testing.T) {
+	p := prepare(t, with(jobOf(t, "gitlab-ci-local"), "DOCKER_BUILD_ARGS", "--build-arg A=$(id) --build-arg=B", "B", "2", "DOCKER_METADATA", "--label a.b=c", "DOCKER_BUILD_CACHE_DISABLED", "true"))
+	require.Equal(t, map[string]string{"A": "$(id)", "B": "2"}, p.Request.BuildArgs)
+	require.Equal(t, "c", p.Labels["a.b"])
+	require.True(t, p.Request.NoCache)
+	p = prepare(t, with(jobOf(t, "gitlab-ci-local"), "DOCKER_BUILD_ARGS", "--squash", "LAYERWRIGHT_BUILD_ARGS", "A=own"))
+	require.Equal(t, map[string]string{"A": "own"}, p.Request.BuildArgs)
+	for _, text := range []string{"--squash", "--build-arg", `--build-arg A="two words"`} {
+		a, _, _ := job(with(jobOf(t, "gitlab-ci-local"), "DOCKER_BUILD_ARGS", text))
+		_, err := plugin.Prepare(a.Read())
+		require.ErrorContains(t, err, "LAYERWRIGHT_BUILD_ARGS: of DOCKER_BUILD_ARGS only --build-arg NAME=VALUE is read")
+	}
+}
+
 // TestTheJobsLogin: the engine has the job's variables, and what the user sets
 // comes first.
 func TestTheJobsLogin(t *testing.T) {
@@ -178,6 +193,7 @@ func TestEverySettingHasAVariable(t *testing.T) {
 		values, _, host := a.Read()
 		require.Equal(t, plugin.Given{Values: []string{"a/value"}, Source: variable(f.Name)}, values[f.Name])
 		require.Equal(t, variable(f.Name), host.Spell(f.Name))
+		require.NotEmpty(t, exampleOf(f), f.Name)
 	}
 	for setting, alias := range aliases() {
 		a, _, _ := job(map[string]string{alias: "a/value"})

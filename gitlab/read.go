@@ -1,6 +1,7 @@
 package gitlab
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ func aliases() map[string]string {
 	return map[string]string{
 		"file": "DOCKER_FILE", "context": "DOCKER_CONTEXT_PATH", "tags": "DOCKER_SNAPSHOT_IMAGE",
 		"cache-repo": "KANIKO_SNAPSHOT_IMAGE_CACHE", "registry-mirrors": "DOCKER_REGISTRY_MIRROR",
+		"no-cache": "DOCKER_BUILD_CACHE_DISABLED",
 	}
 }
 
@@ -37,6 +39,39 @@ func defaults(env map[string]string) plugin.Values {
 	return values
 }
 
+// commandLines reads the variables of to-be-continuous that are a piece of Kaniko's
+// command line: build arguments and labels. Nothing is evaluated; what is anything
+// else is an error, by setting.
+func commandLines(env map[string]string, values plugin.Values) map[string]error {
+	problems := map[string]error{}
+	for _, c := range []struct{ name, flag, setting string }{
+		{"DOCKER_BUILD_ARGS", "--build-arg", "build-args"}, {"DOCKER_METADATA", "--label", "labels"},
+	} {
+		words := strings.Fields(env[c.name])
+		if len(words) == 0 || env[variable(c.setting)] != "" {
+			continue
+		}
+		var list []string
+		for i := 0; i < len(words); i++ {
+			word, ok := strings.CutPrefix(words[i], c.flag+"=")
+			if !ok && words[i] == c.flag && i+1 < len(words) {
+				i++
+				word, ok = words[i], true
+			}
+			if !ok || strings.ContainsAny(word, "\"'\\") {
+				problems[c.setting] = fmt.Errorf("of %s only %s NAME=VALUE is read, without quotes: set this variable instead, a line for each", c.name, c.flag)
+				list = nil
+				break
+			}
+			list = append(list, word)
+		}
+		if list != nil {
+			values[c.setting] = plugin.Given{Values: list, Source: c.name}
+		}
+	}
+	return problems
+}
+
 // Read implements plugin.Adapter.
 func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 	env := a.job.Env
@@ -55,6 +90,7 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 			break
 		}
 	}
+	a.problems = commandLines(env, values)
 	// Whole references take the place of the project's image.
 	if t, i := values["tags"], values["images"]; i.Source == "CI_REGISTRY_IMAGE" && strings.ContainsAny(strings.Join(t.Values, ""), "/") && t.Source != "" {
 		delete(values, "images")
@@ -91,6 +127,7 @@ func (a *adapter) facts() plugin.Facts {
 		Event:   e,
 		Project: tags.Project{Title: env["CI_PROJECT_TITLE"], Description: env["CI_PROJECT_DESCRIPTION"], URL: env["CI_PROJECT_URL"], Source: env["CI_PROJECT_URL"]},
 	}
+	f.Problems = a.problems
 	// The engine finds the job's logins in its variables.
 	for _, name := range []string{"CI_REGISTRY_PASSWORD", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_JOB_TOKEN"} {
 		if env[name] != "" {
