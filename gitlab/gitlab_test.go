@@ -121,6 +121,15 @@ func TestPiecesOfACommandLine(t *testing.T) {
 	}
 }
 
+// TestALoginThatIsNotJSON is said with all other mistakes, and not shown.
+func TestALoginThatIsNotJSON(t *testing.T) {
+	a, _, _ := job(with(jobOf(t, "gitlab-ci-local"), "DOCKER_AUTH_CONFIG", "{planted", "LAYERWRIGHT_LOAD", "true"))
+	_, err := plugin.Prepare(a.Read())
+	require.Len(t, plugin.Problems(err), 2)
+	require.ErrorContains(t, err, "DOCKER_AUTH_CONFIG is not JSON")
+	require.NotContains(t, err.Error(), "planted")
+}
+
 // TestTheJobsLogin: the engine has the job's variables, and what the user sets
 // comes first.
 func TestTheJobsLogin(t *testing.T) {

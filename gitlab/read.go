@@ -1,6 +1,8 @@
 package gitlab
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -128,6 +130,9 @@ func (a *adapter) facts() plugin.Facts {
 		Project: tags.Project{Title: env["CI_PROJECT_TITLE"], Description: env["CI_PROJECT_DESCRIPTION"], URL: env["CI_PROJECT_URL"], Source: env["CI_PROJECT_URL"]},
 	}
 	f.Problems = a.problems
+	if text := strings.TrimSpace(env["DOCKER_AUTH_CONFIG"]); strings.HasPrefix(text, "{") && !json.Valid([]byte(text)) {
+		f.Problems["docker-config"] = errors.New("DOCKER_AUTH_CONFIG is not JSON: write it as docker login does")
+	}
 	// The engine finds the job's logins in its variables.
 	for _, name := range []string{"CI_REGISTRY_PASSWORD", "CI_DEPENDENCY_PROXY_PASSWORD", "CI_JOB_TOKEN"} {
 		if env[name] != "" {
