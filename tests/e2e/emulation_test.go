@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,4 +113,42 @@ func TestForeignSteps(t *testing.T) {
 	})
 	got := job("inplace", "known", "--cache-repo", cache+"-inplace")
 	require.Equal(t, 0, got.code, "a step that is known needs no emulator: %s", got.output)
+}
+
+// TestManyPlatforms: a stage that all platforms share runs once, those that differ have
+// keys of their own, and the index is BuildKit's, variants included.
+func TestManyPlatforms(t *testing.T) {
+	reg, b := parts.SharedRegistry(t), parts.Oracle(t)
+	list := []string{"linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64/v8"}
+	text := "FROM --platform=$BUILDPLATFORM " + smallBase(t) + " AS shared\nRUN echo shared-$((40+2)) && echo x > /shared\nFROM shared AS own\nARG TARGETPLATFORM\nRUN echo own-$TARGETPLATFORM- && echo $TARGETPLATFORM > /own\n" +
+		"FROM scratch\nCOPY --from=shared /shared /\nCOPY --from=own /own /\n"
+	dir := buildContext(t, map[string]string{"Dockerfile": text})
+	began := time.Now()
+	build := func(tag string) outcome {
+		return inJob(t, dir, "build", "--log-format", "plain", "--isolation", "inplace", "--platform", strings.Join(list, ","), "--cache-repo", reg.Addr+"/many/cache", "-d", reg.Addr+"/many/app:"+tag, "/workspace")
+	}
+	cold := build("1")
+	require.Equal(t, 0, cold.code, cold.output)
+	require.Equal(t, 1, strings.Count(cold.output, "shared-42"), cold.output)
+	for _, p := range []string{"linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64"} {
+		require.Equal(t, 1, strings.Count(cold.output, "own-"+p+"-\n"), cold.output)
+	}
+	warm := build("2")
+	require.Equal(t, 0, warm.code, warm.output)
+	require.NotContains(t, warm.output, "shared-42")
+	require.NotContains(t, warm.output, "own-linux/arm/v6-\n")
+
+	ref := reg.Addr + "/many/buildkit:1"
+	out, err := exec.CommandContext(t.Context(), b.Buildctl, "--addr", b.Addr, "build", "--frontend", "dockerfile.v0", "--opt", "platform="+strings.Join(list, ","),
+		"--local", "context="+dir, "--local", "dockerfile="+dir, "--output", "type=image,push=true,oci-mediatypes=true,name="+ref).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	want, err := conformance.LoadAll(t.Context(), ref)
+	require.NoError(t, err)
+	require.Len(t, want, len(list))
+	for _, tag := range []string{"1", "2"} {
+		got, err := conformance.LoadAll(t.Context(), reg.Addr+"/many/app:"+tag)
+		require.NoError(t, err)
+		require.Empty(t, conformance.CompareAll(got, want, began))
+		require.Equal(t, manifestOf(t, reg.Addr+"/many/buildkit", "1").Manifests, manifestOf(t, reg.Addr+"/many/app", tag).Manifests, "platforms, in order")
+	}
 }
