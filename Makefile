@@ -77,7 +77,7 @@ bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 compare: build buildkit ## one Dockerfile by Layerwright and by BuildKit: make compare CONTEXT=dir FLAGS="-f FILE …"
 	$(GO) run ./tests/conformance/cmd/compare $(FLAGS) $(CONTEXT)
 
-bench: build buildkit ## six workloads by Layerwright and by BuildKit, measured: docs/benchmarks.md; make bench FLAGS="-n 7"
+bench: build buildkit ## workloads by Layerwright and by BuildKit, measured: docs/benchmarks.md; make bench FLAGS="-n 7"
 	$(GO) run ./tests/bench --output docs $(FLAGS)
 
 bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum

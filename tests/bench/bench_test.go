@@ -23,7 +23,7 @@ import (
 func TestBenchWorks(t *testing.T) {
 	dir := t.TempDir()
 	var progress bytes.Buffer
-	err := program(t.Context(), []string{"--base", "small", "--scale", "0.02", "-n", "1", "-b", "inplace,overlay,buildkit", "-o", dir}, io.Discard, &progress)
+	err := program(t.Context(), []string{"--base", "small", "--scale", "0.02", "-n", "1", "-w", "many-files,big-layer,branches,copy-tree,app", "-b", "inplace,overlay,buildkit", "-o", dir}, io.Discard, &progress)
 	if lacks := (*setUpError)(nil); errors.As(err, &lacks) {
 		parts.Need(t, err)
 	}
@@ -34,8 +34,8 @@ func TestBenchWorks(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &rep))
 	for _, w := range workloadNames() {
-		if w == "apt" {
-			continue // needs the network
+		if w == "apt" || w == crossOne || w == crossFour {
+			continue // needs the network; takes long
 		}
 		for _, builder := range []string{inplace, overlay, buildKit} {
 			for _, state := range allStates {
@@ -169,4 +169,10 @@ func TestFlagsAreChecked(t *testing.T) {
 	o, err := parse([]string{"--base", "small"}, io.Discard)
 	require.NoError(t, err)
 	require.False(t, slices.Contains(o.workloads, "apt"))
+}
+
+func TestCovered(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	require.Equal(t, 7*time.Second, covered([]span{{at(4), at(5)}, {at(0), at(2)}, {at(1), at(6)}, {at(8), at(9)}}))
+	require.Zero(t, covered(nil))
 }

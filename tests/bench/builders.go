@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,12 +42,14 @@ type job struct {
 	ref, cache string
 	// read says that the cache is read, write that it is written.
 	read, write bool
+	// platforms are those to build for; none is the machine's.
+	platforms []string
 }
 
 // timing is what a build took.
 type timing struct {
 	wall time.Duration
-	// steps is the sum of what the commands of steps took by themselves.
+	// steps is how long commands of steps ran, at the same time or not.
 	steps time.Duration
 	peak  int64
 }
@@ -127,9 +130,30 @@ func timed(cmd *exec.Cmd, belongs func(exe, cmdline string) bool) (timing, error
 	return t, err
 }
 
+// span is when the command of a step ran.
+type span struct{ from, to time.Time }
+
+// covered is how long at least one of them lasted.
+func covered(list []span) (sum time.Duration) {
+	slices.SortFunc(list, func(a, b span) int { return a.from.Compare(b.from) })
+	var end time.Time
+	for _, s := range list {
+		if s.from.Before(end) {
+			s.from = end
+		}
+		if s.to.After(s.from) {
+			sum += s.to.Sub(s.from)
+			end = s.to
+		}
+	}
+	return sum
+}
+
 // follow reads a builder's lines to the end.
 func follow(r io.Reader, steps *time.Duration) (began, ended time.Time, output string, err error) {
 	var all strings.Builder
+	var ran []span
+	defer func() { *steps = covered(ran) }()
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadString('\n')
@@ -144,7 +168,7 @@ func follow(r io.Reader, steps *time.Duration) (began, ended time.Time, output s
 		}
 		if m := stepTook.FindStringSubmatch(line); m != nil {
 			if ms, err := strconv.Atoi(m[1]); err == nil {
-				*steps += time.Duration(ms) * time.Millisecond
+				ran = append(ran, span{now.Add(-time.Duration(ms) * time.Millisecond), now})
 			}
 		}
 		if err == io.EOF {
@@ -161,6 +185,9 @@ func (j job) layerwright(context string, isolation ...string) []string {
 	args := append([]string{"build", "--log-format", "plain", "--context", context, "--destination", j.ref}, isolation...)
 	if j.cache != "" {
 		args = append(args, "--cache-repo", j.cache)
+	}
+	if j.platforms != nil {
+		args = append(args, "--platform", strings.Join(j.platforms, ","))
 	}
 	return args
 }
@@ -232,6 +259,9 @@ func (b *daemon) build(ctx context.Context, j job) (timing, error) {
 	args := []string{"--addr", b.Addr, "build", "--progress", "plain", "--frontend", "dockerfile.v0",
 		"--local", "context=" + j.dir, "--local", "dockerfile=" + j.dir,
 		"--output", "type=image,oci-mediatypes=true,push=true,name=" + j.ref}
+	if j.platforms != nil {
+		args = append(args, "--opt", "platform="+strings.Join(j.platforms, ","))
+	}
 	if j.read {
 		args = append(args, "--import-cache", "type=registry,ref="+j.cache+":all")
 	}

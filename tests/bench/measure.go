@@ -37,7 +37,7 @@ type result struct {
 	State    string  `json:"state"`
 	Round    int     `json:"round"`
 	Seconds  float64 `json:"seconds"`
-	// StepSeconds is the sum of what the steps' commands took by themselves.
+	// StepSeconds is how long commands of steps ran, at the same time or not.
 	StepSeconds float64 `json:"step_seconds"`
 	PeakBytes   int64   `json:"peak_bytes"`
 	requests
@@ -160,10 +160,10 @@ func (b *bench) round(ctx context.Context, w workload, dir string, round int) er
 		for _, builder := range order {
 			// A warm build needs what the cached one has left.
 			needed := state == cached && (slices.Contains(b.options.states, warm) || slices.Contains(b.options.states, warmNew))
-			if failed[builder.name] || !slices.Contains(b.options.states, state) && !needed || (builder.name == buildah || builder.name == limit) && state != cold {
+			if failed[builder.name] || !slices.Contains(b.options.states, state) && !needed || (builder.name == buildah || builder.name == limit || w.platforms != nil) && state != cold || builder.name == buildah && w.platforms != nil {
 				continue
 			}
-			j := job{dir: dir, ref: names(builder.name, state) + ":1"}
+			j := job{dir: dir, ref: names(builder.name, state) + ":1", platforms: w.platforms}
 			if state != cold {
 				j.cache, j.read, j.write = names(builder.name, cached)+"/cache", state != cached, state == cached
 			}

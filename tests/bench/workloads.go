@@ -17,6 +17,9 @@ type workload struct {
 	dockerfile func(base string, scale float64) string
 	// context writes the other files, if there are any.
 	context func(dir string, scale float64) error
+	// platforms are those to build for; none is the machine's. Such workloads are
+	// only measured cold, and by who builds for several platforms.
+	platforms []string
 }
 
 func workloadNames() []string {
@@ -40,6 +43,10 @@ func workloads() []workload {
 			dockerfile: func(base string, _ float64) string {
 				return "FROM " + base + "\n" + run("apt-get update && apt-get install -y curl")
 			}},
+		{name: crossOne, about: "a Go service, compiled with this machine's Go toolchain (COPYed) for one platform", dockerfile: cross, context: crossContext,
+			platforms: crossPlatforms[:1]},
+		{name: crossFour, about: "the same for four platforms in one build, each compiled on the machine's own processor", dockerfile: cross, context: crossContext,
+			platforms: crossPlatforms[:]},
 	}
 }
 
