@@ -83,6 +83,9 @@ bench: build buildkit ## workloads by Layerwright and by BuildKit, measured: doc
 bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
 	cd tools/actionlint && $(GO) build -o ../../bin/ github.com/rhysd/actionlint/cmd/actionlint
 
+bin/act: tools/act/go.mod tools/act/go.sum ## the runner of GitHub workflows that tests/act uses
+	cd tools/act && $(GO) build -o ../../bin/ github.com/nektos/act
+
 lint: bin/golangci-lint bin/actionlint
 	bin/golangci-lint run ./...
 	bin/actionlint .github/workflows/*.yml examples/github/*.yml

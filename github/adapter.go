@@ -25,6 +25,8 @@ type adapter struct {
 	action  *githubactions.Action
 	context string
 	file    string
+	// token says that the job's own token is a login.
+	token bool
 
 	mu       sync.Mutex
 	steps    []step
@@ -40,12 +42,13 @@ func newAdapter(j plugin.Job) *adapter {
 func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 	values, notices := a.values()
 	a.contexts(values)
-	a.logIn(values)
 	for _, n := range notices {
 		a.action.Noticef("%s", n)
 	}
 	a.context, a.file = first(values["context"].Values), first(values["file"].Values)
-	return values, a.facts(), plugin.Host{
+	facts := a.facts(values)
+	a.token = len(facts.Logins) > 0
+	return values, facts, plugin.Host{
 		Spell: func(s string) string { return "input " + s }, Env: a.job.Env, ReadFile: a.job.ReadFile, Glob: a.job.Glob,
 	}
 }

@@ -90,13 +90,28 @@ Images of ` + "`ghcr.io`" + ` are pushed with the job's own token: the permissio
 ` + "`username`" + ` and ` + "`password`" + `.
 
 docker/login-action writes to ` + "`~/.docker`" + ` of the runner, which a container action
-does not see. To use it, put its file into the workspace, for the whole job, and
-` + "`.docker`" + ` into ` + "`.dockerignore`" + `:
+does not see: its home is another directory, which the runner mounts. One line tells
+login-action to write there instead:
+
+` + "```yaml" + `
+      - uses: docker/login-action@v3
+        env:
+          DOCKER_CONFIG: ${{ runner.temp }}/_github_home/.docker
+        with:
+          username: ${{ vars.DOCKERHUB_USERNAME }}
+          password: ${{ secrets.DOCKERHUB_TOKEN }}
+` + "```" + `
+
+That directory is the runner's, and not documented by GitHub; act has none. The
+workspace is there with both. With it the variable is for the whole job, the login
+comes after the checkout, and ` + "`.docker`" + ` belongs into ` + "`.dockerignore`" + `:
 
 ` + "```yaml" + `
     env:
       DOCKER_CONFIG: ${{ github.workspace }}/.docker
 ` + "```" + `
+
+Tests run both in a container as the runner makes it; GitHub itself has not.
 
 ## Inputs
 

@@ -35,7 +35,7 @@ type payload struct {
 
 // facts are what is known of the event. A payload that cannot be read leaves
 // things open; the variables say what matters.
-func (a *adapter) facts() plugin.Facts {
+func (a *adapter) facts(values plugin.Values) plugin.Facts {
 	env := a.job.Env
 	var p payload
 	if data, err := a.job.ReadFile(env["GITHUB_EVENT_PATH"]); err == nil {
@@ -61,6 +61,7 @@ func (a *adapter) facts() plugin.Facts {
 		license = ""
 	}
 	return plugin.Facts{
+		Logins: a.ownLogin(values),
 		Event: tags.Event{
 			Name: env["GITHUB_EVENT_NAME"], Ref: env["GITHUB_REF"], SHA: env["GITHUB_SHA"],
 			DefaultBranch: p.Repository.DefaultBranch, BaseRef: base, Now: a.job.Now(), CommitTime: p.HeadCommit.Timestamp,
@@ -78,10 +79,17 @@ func (a *adapter) repositoryContext() string {
 // defaultContext is how docker's actions let users name it.
 const defaultContext = "{{defaultContext}}"
 
+// checkedOut says whether there is something to build in the workspace. That it is
+// not empty does not say that: a login or an artifact may be there.
+func (a *adapter) checkedOut(values plugin.Values) bool {
+	file := first(values["file"].Values)
+	return a.job.Exists(".git") || file != "" && a.job.Exists(file)
+}
+
 // contexts fills in what an empty context and {{defaultContext}} stand for.
 func (a *adapter) contexts(values plugin.Values) {
 	if len(values["context"].Values) == 0 {
-		if a.job.Exists(".") {
+		if a.checkedOut(values) {
 			values["context"] = plugin.Given{Values: []string{"."}, Source: "the workspace"}
 		} else if a.job.Env["GITHUB_REPOSITORY"] != "" {
 			values["context"] = plugin.Given{Values: []string{a.repositoryContext()}, Source: "the repository, since nothing is checked out"}
@@ -97,29 +105,44 @@ func (a *adapter) contexts(values plugin.Values) {
 // containerRegistry is GitHub's own.
 const containerRegistry = "ghcr.io"
 
-// loggedIn says whether there is a config.json at DOCKER_CONFIG, as login-action
-// writes it. The variable alone says nothing: our image sets it.
-func (a *adapter) loggedIn() bool {
-	dir := a.job.Env["DOCKER_CONFIG"]
-	return dir != "" && a.job.Exists(path.Join(dir, "config.json"))
-}
-
-// logIn makes the job's token the password of GitHub's registry where an image
-// goes there and nothing else was given.
-func (a *adapter) logIn(values plugin.Values) {
-	token := values["github-token"]
-	if len(token.Values) == 0 || len(values["password"].Values) > 0 || len(values["username"].Values) > 0 || a.loggedIn() || len(values["docker-config"].Values) > 0 {
-		return
+// ownLogin is the job's token as a login for GitHub's registry, where an image or
+// the cache is there and nothing else was given for it. Another server's token
+// (Gitea's, GitHub Enterprise's) is none of that registry's business.
+func (a *adapter) ownLogin(values plugin.Values) (list []plugin.Login) {
+	token, server := first(values["github-token"].Values), a.job.Env["GITHUB_SERVER_URL"]
+	if token == "" || server != "" && server != "https://github.com" || a.loggedIn(values) {
+		return nil
 	}
-	if r := values["registry"].Values; len(r) > 0 && r[0] != containerRegistry {
-		return
+	if len(values["password"].Values) > 0 && first(values["registry"].Values) == containerRegistry {
+		return nil
 	}
-	for _, name := range []string{"images", "tags"} {
+	for _, name := range []string{"images", "tags", "outputs", "cache-repo", "cache-from", "cache-to"} {
 		if strings.Contains(strings.ToLower(strings.Join(values[name].Values, "\n")), containerRegistry+"/") {
-			values["registry"] = plugin.Given{Values: []string{containerRegistry}, Source: "an image goes there"}
-			values["username"] = plugin.Given{Values: []string{a.job.Env["GITHUB_ACTOR"]}, Source: "GITHUB_ACTOR"}
-			values["password"] = plugin.Given{Values: token.Values, Source: token.Source}
-			return
+			return []plugin.Login{{Registry: containerRegistry, Username: a.job.Env["GITHUB_ACTOR"], Password: token}}
 		}
 	}
+	return nil
+}
+
+// loggedIn says whether a config.json, as docker/login-action writes it, knows
+// GitHub's registry. That DOCKER_CONFIG is set says nothing: our image does it.
+func (a *adapter) loggedIn(values plugin.Values) bool {
+	env := a.job.Env
+	for _, place := range []string{first(values["docker-config"].Values), env["DOCKER_CONFIG"], path.Join(env["HOME"], ".docker")} {
+		data, err := a.job.ReadFile(path.Join(place, "config.json"))
+		if err != nil || place == "" {
+			data, err = a.job.ReadFile(place)
+		}
+		var conf struct {
+			Auths       map[string]any    `json:"auths"`
+			CredHelpers map[string]string `json:"credHelpers"`
+		}
+		if err != nil || json.Unmarshal(data, &conf) != nil {
+			continue
+		}
+		if conf.Auths[containerRegistry] != nil || conf.CredHelpers[containerRegistry] != "" {
+			return true
+		}
+	}
+	return false
 }

@@ -28,6 +28,7 @@ type run struct {
 	files  map[string]string // written
 	empty  bool              // nothing is checked out
 	event  string
+	read   map[string]string // files that are there to be read
 }
 
 func (r *run) adapter() *adapter {
@@ -37,6 +38,9 @@ func (r *run) adapter() *adapter {
 		ReadFile: func(name string) ([]byte, error) {
 			if name == r.env["GITHUB_EVENT_PATH"] && r.event != "" {
 				return []byte(r.event), nil
+			}
+			if text, ok := r.read[name]; ok {
+				return []byte(text), nil
 			}
 			return nil, fs.ErrNotExist
 		},
@@ -73,7 +77,7 @@ func TestARecordedTagHasItsTags(t *testing.T) {
 	require.Equal(t, []string{"ghcr.io/nektos/act:1.2.3", "ghcr.io/nektos/act:1.2", "ghcr.io/nektos/act:latest"}, p.Request.Outputs.Destinations)
 	require.Equal(t, map[string]string{"A": "1", "B": "two words"}, p.Request.BuildArgs)
 	require.False(t, p.Request.Outputs.NoPush)
-	require.Equal(t, plugin.Login{Registry: "ghcr.io", Username: "nektos/act", Password: "tok-en"}, p.Login)
+	require.Equal(t, []core.Credential{{Host: "ghcr.io", Username: "nektos/act", Password: "tok-en"}}, p.Request.Registry.Credentials)
 	require.Equal(t, "https://github.com/nektos/act", p.Labels["org.opencontainers.image.source"])
 	require.Equal(t, "act", p.Labels["org.opencontainers.image.title"])
 	require.Equal(t, "1.2.3", p.Labels["org.opencontainers.image.version"])
@@ -134,22 +138,56 @@ func TestWithoutACheckoutTheContextIsTheRepositoryAtTheCommit(t *testing.T) {
 	require.Equal(t, []core.Secret{{ID: "GIT_AUTH_TOKEN", Value: []byte("tok-en")}}, p.Request.Secrets)
 	r = &run{env: with(jobOf(t, "tag"), map[string]string{"push": "false", "context": "{{defaultContext}}:sub"})}
 	require.Equal(t, repository+":sub", r.prepare(t).Request.Context)
+
+	// A login or an artifact in the workspace is no checkout; a Dockerfile is.
+	for there, context := range map[string]string{".docker/config.json": repository, "Dockerfile": ".", ".git": "."} {
+		r = &run{env: with(jobOf(t, "tag"), map[string]string{"push": "false"})}
+		a := r.adapter()
+		a.job.Exists = func(name string) bool { return name == there || name == "." }
+		p, err := plugin.Prepare(a.Read())
+		require.NoError(t, err)
+		require.Equal(t, context, p.Request.Context, there)
+	}
 }
 
-func TestTheTokenIsOnlyForGitHubsRegistry(t *testing.T) {
-	for name, inputs := range map[string]map[string]string{
-		"another registry": {"images": "quay.io/o/a"}, "an own password": {"images": "ghcr.io/o/a", "username": "u", "password": "own"},
-		"a login of another registry": {"images": "ghcr.io/o/a", "registry": "quay.io"},
+// TestTheJobsTokenIsALogin for GitHub's own registry, beside others, and for no
+// other registry.
+func TestTheJobsTokenIsALogin(t *testing.T) {
+	const config = `{"auths":{"https://index.docker.io/v1/":{"auth":"eDp5"}}}`
+	const known = `{"auths":{"ghcr.io":{"auth":"eDp5"}}}`
+	own := core.Credential{Host: "ghcr.io", Username: "nektos/act", Password: "tok-en"}
+	for name, c := range map[string]struct {
+		inputs, env, read map[string]string
+		own               bool
+	}{
+		"an image":                     {map[string]string{"images": "ghcr.io/o/a"}, nil, nil, true},
+		"a tag in capitals":            {map[string]string{"tags": "GHCR.io/o/a:1"}, nil, nil, true},
+		"only the cache":               {map[string]string{"tags": "o/a:1", "cache-repo": "ghcr.io/o/cache"}, nil, nil, true},
+		"docker's cache":               {map[string]string{"tags": "o/a:1", "cache-from": "type=registry,ref=ghcr.io/o/a:cache"}, nil, nil, true},
+		"a name of an output":          {map[string]string{"outputs": "type=image,name=ghcr.io/o/a,push=true"}, nil, nil, true},
+		"another registry's login":     {map[string]string{"tags": "ghcr.io/o/a:1\nquay.io/o/a:1", "registry": "quay.io", "username": "u", "password": "own"}, nil, nil, true},
+		"login-action, elsewhere":      {map[string]string{"images": "ghcr.io/o/a"}, map[string]string{"DOCKER_CONFIG": "/github/workspace/.docker"}, map[string]string{"/github/workspace/.docker/config.json": config}, true},
+		"the image's own variable":     {map[string]string{"images": "ghcr.io/o/a"}, map[string]string{"DOCKER_CONFIG": "/kaniko/.docker/"}, nil, true},
+		"another registry":             {map[string]string{"images": "quay.io/o/a"}, nil, nil, false},
+		"an own password":              {map[string]string{"images": "ghcr.io/o/a", "registry": "ghcr.io", "username": "u", "password": "own"}, nil, nil, false},
+		"login-action":                 {map[string]string{"images": "ghcr.io/o/a"}, map[string]string{"DOCKER_CONFIG": "/github/workspace/.docker"}, map[string]string{"/github/workspace/.docker/config.json": known}, false},
+		"login-action into HOME":       {map[string]string{"images": "ghcr.io/o/a"}, map[string]string{"HOME": "/github/home"}, map[string]string{"/github/home/.docker/config.json": known}, false},
+		"a file of credentials":        {map[string]string{"images": "ghcr.io/o/a", "docker-config": "/x/c.json"}, nil, map[string]string{"/x/c.json": known}, false},
+		"a token of another server":    {map[string]string{"images": "ghcr.io/o/a"}, map[string]string{"GITHUB_SERVER_URL": "https://git.example"}, nil, false},
+		"an own password for no other": {map[string]string{"images": "ghcr.io/o/a", "username": "u", "password": "own"}, nil, nil, false},
 	} {
-		inputs["github-token"] = "tok-en"
-		r := &run{env: with(jobOf(t, "tag"), inputs)}
-		require.NotEqual(t, "tok-en", r.prepare(t).Login.Password, name)
+		c.inputs["github-token"] = "tok-en"
+		r := &run{env: with(jobOf(t, "tag"), c.inputs), read: c.read}
+		for k, v := range c.env {
+			r.env[k] = v
+		}
+		got := r.prepare(t).Request.Registry.Credentials
+		if c.own {
+			require.Contains(t, got, own, name)
+		} else if len(got) > 0 {
+			require.NotEqual(t, "tok-en", got[0].Password, name)
+		}
 	}
-	env := with(jobOf(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})
-	env["DOCKER_CONFIG"] = "/github/workspace/.docker"
-	p := (&run{env: env}).prepare(t)
-	require.Empty(t, p.Login.Password, "what login-action has written comes first")
-	require.Equal(t, "/github/workspace/.docker", p.Request.Registry.Environment["DOCKER_CONFIG"])
 }
 
 func TestMistakesAreAnnotationsAndMasksComeFirst(t *testing.T) {
@@ -236,8 +274,11 @@ func TestAFailingStepIsAnAnnotationOnItsLine(t *testing.T) {
 
 func TestMissingCredentialsExplainTheTrap(t *testing.T) {
 	r := &run{env: with(jobOf(t, "tag"), map[string]string{"images": "o/a"})}
-	ended(t, r, r.adapter(), nil, &core.Error{Kind: core.KindRegistry, Err: errors.New("401")})
+	ended(t, r, r.adapter(), nil, &core.Error{Kind: core.KindRegistry, Err: errors.New("401 (no credentials: none)")})
 	require.Contains(t, r.stdout.String(), "A container action does not see ~/.docker of docker/login-action.")
+	r = &run{env: with(jobOf(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})}
+	ended(t, r, r.adapter(), nil, &core.Error{Kind: core.KindRegistry, Err: errors.New("ghcr.io/o/a: denied")})
+	require.Contains(t, r.stdout.String(), "permissions: packages: write")
 }
 
 func TestASkippedBuildIsNoFailure(t *testing.T) {
@@ -303,19 +344,6 @@ func FuzzLines(f *testing.F) {
 			require.LessOrEqual(t, len(v), len(text))
 		}
 	})
-}
-
-// TestTheImagesOwnDockerConfigIsNoLogin: the variable is set in our image, as in
-// Kaniko's, whether or not somebody has put a file there.
-func TestTheImagesOwnDockerConfigIsNoLogin(t *testing.T) {
-	env := with(jobOf(t, "tag"), map[string]string{"images": "ghcr.io/o/a", "github-token": "tok-en"})
-	env["DOCKER_CONFIG"] = "/kaniko/.docker/"
-	r := &run{env: env}
-	a := r.adapter()
-	a.job.Exists = func(name string) bool { return name != "/kaniko/.docker/config.json" }
-	p, err := plugin.Prepare(a.Read())
-	require.NoError(t, err)
-	require.Equal(t, "tok-en", p.Login.Password)
 }
 
 // jobOf is the environment of a job that a runner has recorded.

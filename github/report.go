@@ -59,15 +59,23 @@ func (a *adapter) annotate(r plugin.Report) {
 		if e.Remedy != "" {
 			text += "\n" + e.Remedy
 		}
-		if e.Kind == core.KindRegistry && r.Plan.Login.Password == "" {
-			text += "\n" + loginHint
+		if e.Kind == core.KindRegistry {
+			text += a.hint(text)
 		}
 	}
 	a.action.WithFieldsMap(fields).Errorf("%s", text)
 }
 
-// loginHint explains the trap that most people fall into.
-const loginHint = "A container action does not see ~/.docker of docker/login-action. Set the inputs registry, username and password, or env DOCKER_CONFIG: ${{ github.workspace }}/.docker for the whole job, and .docker in .dockerignore."
+// hint explains the two traps that most people fall into.
+func (a *adapter) hint(text string) string {
+	switch {
+	case strings.Contains(text, "no credentials"):
+		return "\nA container action does not see ~/.docker of docker/login-action. Set the inputs registry, username and password, or give the step of login-action env DOCKER_CONFIG: ${{ runner.temp }}/_github_home/.docker (docs/github.md)."
+	case a.token && strings.Contains(text, containerRegistry):
+		return "\n" + containerRegistry + " was given the job's own token: it needs permissions: packages: write, and access to the package where another repository has made it."
+	}
+	return ""
+}
 
 func (a *adapter) at(fields map[string]string, l *core.Location) {
 	if l == nil {

@@ -41,44 +41,6 @@ func merged(m ...map[string]string) map[string]string {
 
 var expression = regexp.MustCompile(`\$\{\{\s*([^}]*?)\s*\}\}`)
 
-// ofGitHub makes inputs of the step that uses this action.
-func ofGitHub(t *testing.T, doc map[string]any) (out []map[string]string) {
-	t.Helper()
-	for _, job := range object(doc["jobs"]) {
-		services := list(object(object(object(job)["strategy"])["matrix"])["service"])
-		if services == nil {
-			services = []any{""}
-		}
-		for _, service := range services {
-			for _, step := range list(object(job)["steps"]) {
-				if object(step)["uses"] != "layerwright/layerwright@v1" {
-					continue
-				}
-				env := map[string]string{}
-				for name, value := range object(object(step)["with"]) {
-					env["INPUT_"+strings.ToUpper(name)] = expression.ReplaceAllStringFunc(scalar(value), func(e string) string {
-						switch what := expression.FindStringSubmatch(e)[1]; what {
-						case "matrix.service":
-							return scalar(service)
-						case "secrets.NPM_TOKEN", "secrets.REGISTRY_PASSWORD":
-							return "planted-secret-7"
-						case "vars.REGISTRY_USER":
-							return "user"
-						case "github.event_name != 'pull_request'":
-							return "true"
-						default:
-							t.Fatalf("expression %q", what)
-							return ""
-						}
-					})
-				}
-				out = append(out, env)
-			}
-		}
-	}
-	return out
-}
-
 // ofGitLab makes variables of the jobs.
 func ofGitLab(_ *testing.T, doc map[string]any) (out []map[string]string) {
 	for _, job := range doc {
@@ -135,7 +97,6 @@ func ofDrone(_ *testing.T, doc map[string]any) (out []map[string]string) {
 func TestExamplesOfCIs(t *testing.T) {
 	base, reg, d := smallBase(t), parts.SharedRegistry(t), parts.Engine(t)
 	for ci, c := range map[string]exampleCI{
-		"github": {"github/testdata/tag.env", map[string]string{"GITHUB_WORKSPACE": "/workspace", "GITHUB_OUTPUT": "", "GITHUB_STEP_SUMMARY": "", "GITHUB_EVENT_PATH": ""}, ofGitHub, ".yml"},
 		"gitlab": {"gitlab/testdata/runner.env", map[string]string{"CI_PROJECT_DIR": "/workspace", "CI_REGISTRY": "", "CI_REGISTRY_IMAGE": "gitlab.example/team/app", "CI_REGISTRY_USER": "", "CI_REGISTRY_PASSWORD": "",
 			"CI_COMMIT_TAG": "v1.2.3", "CI_COMMIT_BRANCH": "", "CI_COMMIT_REF_NAME": "v1.2.3", "CI_COMMIT_REF_SLUG": "v1-2-3", "NPM_TOKEN": "planted-secret-7"}, ofGitLab, ".gitlab-ci.yml"},
 		"drone":      {"drone/testdata/runner.env", map[string]string{"DRONE_WORKSPACE": "/workspace", "DRONE_TAG": "v1.2.3", "DRONE_BUILD_EVENT": "tag", "DRONE_COMMIT_REF": "refs/tags/v1.2.3"}, ofDrone, ".yml"},

@@ -237,15 +237,16 @@ func (s *Set) newJobImage(ctx context.Context, d *Docker) (string, error) {
 }
 
 // ProductImage is the name of our own image in the engine, target executor or
-// debug of the Dockerfile, as make image builds and loads it.
-func ProductImage(t testing.TB, d *Docker, target string) string {
+// debug of the Dockerfile, as make image builds and loads it. Variables are further
+// ones of make; those of a target's first call count.
+func ProductImage(t testing.TB, d *Docker, target string, variables ...string) string {
 	t.Helper()
 	Need(t, needProgram("make"))
 	name := "layerwright-product:" + target
 	if out, err := d.Command(t.Context(), "image", "inspect", name).CombinedOutput(); err == nil && len(out) > 0 {
 		return name
 	}
-	cmd := exec.CommandContext(t.Context(), "make", "image", "IMAGE="+name, "IMAGE_TARGET="+target)
+	cmd := exec.CommandContext(t.Context(), "make", append([]string{"image", "IMAGE=" + name, "IMAGE_TARGET=" + target}, variables...)...)
 	cmd.Dir = Repo()
 	cmd.Env = append(os.Environ(), "DOCKER_HOST="+d.Host)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -99,6 +99,9 @@ func (s *Set) Close() {
 	}
 }
 
+// AtEnd does something when the test binary ends, for what outlives one test.
+func AtEnd(f func()) { shared.atEnd(f) }
+
 func (s *Set) atEnd(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,11 +266,15 @@ func NewRegistry(t testing.TB, extra string) *Registry {
 }
 
 func (s *Set) newRegistry(name, extra string) (*Registry, error) {
-	if err := needProgram("docker-registry"); err != nil {
-		return nil, err
-	}
 	addr, err := freePort()
 	if err != nil {
+		return nil, err
+	}
+	return s.newRegistryAt(addr, name, extra)
+}
+
+func (s *Set) newRegistryAt(addr, name, extra string) (*Registry, error) {
+	if err := needProgram("docker-registry"); err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(s.dir, name)
