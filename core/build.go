@@ -223,6 +223,9 @@ func (b *build) openRegistry(ctx context.Context) error {
 	}
 	b.source = imagesource.New(ctx, imagesource.Options{Dir: blobs, Kept: kept, Progress: b.sink})
 	b.atEnd(func() error { b.source.Close(); return nil })
+	if err := b.prepareRepositories(ctx); err != nil {
+		return err
+	}
 	if len(b.req.Outputs.Destinations) > 0 && !b.req.Outputs.NoPush {
 		b.push, err = export.NewPush(ctx, b.client, b.req.Outputs.Destinations, b.req.Outputs.PushByDigest)
 	}

@@ -6,6 +6,7 @@ package core
 import (
 	"io"
 
+	"github.com/layerwright/layerwright/core/internal/credentials"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/progress"
 )
@@ -140,6 +141,9 @@ type Outputs struct {
 	CompressionLevel *int
 	// Annotations are those of manifests and of the index.
 	Annotations []Annotation
+	// Repository is what is to hold of the destinations' repositories, and
+	// Create of the cache's, in registries that do not make them by themselves.
+	Repository Repository
 	// RewriteTimestamp makes SOURCE_DATE_EPOCH, a build argument, hold for the
 	// files of new layers too, which otherwise it does for the configuration
 	// only. Reproducible is the same, with time 0 where there is no epoch.
@@ -184,6 +188,9 @@ type Registry struct {
 	// CredentialFiles, in the format of Docker's config.json.
 	Credentials     []Credential
 	CredentialFiles []string
+	// Clouds are keys for clouds as settings. They come after Credentials and
+	// before everything else, for the registries of their cloud.
+	Clouds Clouds
 	// CredentialHelpers are the built-in helpers that are on (see
 	// CredentialHelpers); all when nil, none when empty.
 	CredentialHelpers []string
@@ -209,6 +216,24 @@ type Credential struct {
 	// one.
 	Token, IdentityToken string
 }
+
+// Clouds are keys for clouds, or what is exchanged for some.
+type (
+	Clouds = credentials.Clouds
+	AWS    = credentials.AWS
+	Google = credentials.Google
+	Azure  = credentials.Azure
+	// Repository is one in a registry that does not make them at a first push.
+	Repository = credentials.Repository
+)
+
+// CloudOf is the cloud that a registry belongs to, by its host: "aws", "google",
+// "azure", or nothing.
+func CloudOf(host string) string { return credentials.CloudOf(host) }
+
+// NeedsRepositories says whether repositories have to be made before a push to a
+// registry, by its host.
+func NeedsRepositories(host string) bool { return credentials.NeedsRepositories(host) }
 
 // Result is what a build has made.
 type Result struct {

@@ -57,6 +57,9 @@ func PushSaved(ctx context.Context, r PushRequest) (_ *Result, err error) {
 	if b.client, err = registry.New(b.registryOptions()); err != nil {
 		return nil, err
 	}
+	if err := b.prepareRepositories(ctx); err != nil {
+		return nil, err
+	}
 	push, err := export.NewPush(ctx, b.client, r.Outputs.Destinations, r.Outputs.PushByDigest)
 	if err != nil {
 		return nil, err

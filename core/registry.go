@@ -28,7 +28,7 @@ func (r Registry) options() registry.Options {
 		Certificates: r.Certificates, Mirrors: r.Mirrors, Maps: r.Maps, NoFallback: r.NoFallback,
 		IgnoreImmutableTags: r.IgnoreImmutableTags, Environment: r.Environment,
 		CredentialFiles: r.CredentialFiles, CredentialHelpers: r.CredentialHelpers,
-		PullRetries: r.PullRetries, PushRetries: r.PushRetries,
+		PullRetries: r.PullRetries, PushRetries: r.PushRetries, Clouds: r.Clouds,
 	}
 	for _, c := range r.Credentials {
 		o.Logins = append(o.Logins, credentials.Explicit{For: c.Host,

@@ -78,7 +78,7 @@ func Execute(ctx context.Context, a Adapter, proc Process, enter Enter) (shown b
 	if plan.Skip() != "" {
 		return false, a.Report(Report{Plan: plan})
 	}
-	if plan.Merge != nil { // runs no step: it needs nothing of the environment
+	if plan.Merge != nil || plan.PushFrom != "" { // runs no step: it needs nothing of the environment
 		out := plan.Run(ctx, proc)
 		return out.Err != nil, orReport(out.Err, a.Report(Report{Plan: plan, Result: out.Result, Err: out.Err, Took: out.Took}))
 	}

@@ -41,12 +41,13 @@ func (f Field) Kind() string {
 
 // Fields are all settings, in the order of the documentation.
 func Fields() []Field {
-	return slices.Concat(buildFields(), nameFields(), outputFields(), registryFields(), cacheFields(), otherFields())
+	return slices.Concat(buildFields(), nameFields(), outputFields(), registryFields(), cloudFields(), cacheFields(), otherFields())
 }
 
 func buildFields() []Field {
 	return []Field{
 		{Name: "context", Help: "build context: a directory, a git repository or a URL", Default: ".", Example: "./app", at: func(s *Settings) any { return &s.Context }},
+		{Name: "context-sub-path", Help: "directory in the context that is the context instead", Example: "app", at: func(s *Settings) any { return &s.ContextSubPath }},
 		{Name: "file", Help: "Dockerfile; also looked for in the context", Default: "Dockerfile", Example: "docker/Dockerfile", at: func(s *Settings) any { return &s.File }},
 		{Name: "target", Help: "stage to build instead of the last one", Example: "production", at: func(s *Settings) any { return &s.Target }},
 		{Name: "build-args", Help: "build arguments; a name alone has its value from the environment", Example: "VERSION=1.2.3", at: func(s *Settings) any { return &s.BuildArgs }},
@@ -63,6 +64,7 @@ func buildFields() []Field {
 		{Name: "ulimit", Help: "limits of steps", Example: "nofile=1024:2048", at: func(s *Settings) any { return &s.Ulimits }},
 		{Name: "shm-size", Help: "size of /dev/shm in steps", Example: "128m", at: func(s *Settings) any { return &s.ShmSize }},
 		{Name: "network", Help: "network of steps: default, host or none", Default: "default", at: func(s *Settings) any { return &s.Network }},
+		{Name: "ignore-paths", Help: "absolute paths that no layer has, with what is below them", Example: "/var/cache/apt", at: func(s *Settings) any { return &s.IgnorePaths }},
 		{Name: "cgroup-parent", Help: "has no effect: steps stay in the job's control group", at: func(s *Settings) any { return &s.CgroupParent }},
 	}
 }
@@ -74,6 +76,7 @@ func nameFields() []Field {
 		{Name: "flavor", Help: "what holds for all tags: latest=auto|true|false, prefix=, suffix=, onlatest=", Example: "suffix=-alpine,onlatest=true", at: func(s *Settings) any { return &s.Flavor }},
 		{Name: "auto-tag", Help: "tags of the git event: metadata, drone, gitlab, or none", Example: "drone", at: func(s *Settings) any { return &s.AutoTag }},
 		{Name: "auto-tag-suffix", Help: "suffix of the tags of auto-tag drone", Example: "arm64", at: func(s *Settings) any { return &s.AutoTagSuffix }},
+		{Name: "expand-tags", Help: "a tag that is a version also in its shorter forms: v1.2.3 as 1.2.3, 1.2 and 1", Default: "false", at: func(s *Settings) any { return &s.ExpandTags }},
 		{Name: "labels", Help: "labels of the image", Example: "org.opencontainers.image.vendor=Us", at: func(s *Settings) any { return &s.Labels }},
 		{Name: "annotations", Help: "annotations, as [KIND:]KEY=VALUE", Example: "index:key=value", at: func(s *Settings) any { return &s.Annotations }},
 		{Name: "default-labels", Help: "add the labels and annotations of OCI: source, revision, created, version and so on", Default: "true", at: func(s *Settings) any { return &s.DefaultLabels }},
@@ -89,6 +92,10 @@ func outputFields() []Field {
 		{Name: "outputs", Help: "further outputs, as docker has them: type local, tar, oci, docker, image, registry", Example: "type=oci,dest=image.tar", at: func(s *Settings) any { return &s.Outputs }},
 		{Name: "oci-layout-path", Help: "write an OCI image layout to this directory", Example: "out/layout", at: func(s *Settings) any { return &s.OCILayout }},
 		{Name: "tar-path", Help: "write what docker load reads to this file", Example: "image.tar", at: func(s *Settings) any { return &s.Tar }},
+		{Name: "push-from", Help: "build nothing, and push this image: a tar or OCI layout that a build or docker save has written", Example: "image.tar", at: func(s *Settings) any { return &s.PushFrom }},
+		{Name: "single-snapshot", Help: "make one layer of all that is added to the base image", Default: "false", at: func(s *Settings) any { return &s.SingleSnapshot }},
+		{Name: "image-name-with-digest-file", Help: "write a line NAME@DIGEST for each destination to this file", Example: "names.txt", at: func(s *Settings) any { return &s.NameDigestFile }},
+		{Name: "image-name-tag-with-digest-file", Help: "write a line NAME:TAG@DIGEST for each destination to this file", Example: "tags.txt", at: func(s *Settings) any { return &s.NameTagDigestFile }},
 		{Name: "digest-file", Help: "write the digest to this file", Example: "digest.txt", at: func(s *Settings) any { return &s.DigestFile }},
 		{Name: "metadata-file", Help: "write digests and names as JSON to this file", Example: "metadata.json", at: func(s *Settings) any { return &s.MetadataFile }},
 		{Name: "image-format", Help: "oci or docker", Default: "oci", at: func(s *Settings) any { return &s.ImageFormat }},
@@ -113,10 +120,42 @@ func registryFields() []Field {
 		{Name: "skip-tls-verify", Help: "check no certificates", Default: "false", at: func(s *Settings) any { return &s.SkipTLSVerify }},
 		{Name: "skip-tls-verify-registries", Help: "do not check the certificates of these registries", Example: "registry.local", at: func(s *Settings) any { return &s.SkipTLSVerifyRegistries }},
 		{Name: "registry-certificates", Help: "trust these authorities' certificates, too, as HOST=FILE", Example: "registry.local=ca.pem", at: func(s *Settings) any { return &s.Certificates }},
+		{Name: "insecure-pull", Help: "plain HTTP with registries that are pulled from", Default: "false", at: func(s *Settings) any { return &s.InsecurePull }},
+		{Name: "skip-tls-verify-pull", Help: "check no certificates of registries that are pulled from", Default: "false", at: func(s *Settings) any { return &s.SkipTLSVerifyPull }},
+		{Name: "registry-client-certs", Help: "certificates that registries get to see, as HOST=CERT,KEY", Example: "registry.local=cert.pem,key.pem", at: func(s *Settings) any { return &s.ClientCertificates }},
+		{Name: "skip-default-registry-fallback", Help: "where there are mirrors, ask nobody else", Default: "false", at: func(s *Settings) any { return &s.NoFallback }},
 		{Name: "registry-mirrors", Help: "ask these first for images of Docker Hub", Example: "mirror.local", at: func(s *Settings) any { return &s.Mirrors }},
 		{Name: "skip-push-permission-check", Help: "do not check before the build that pushing is allowed", Default: "false", at: func(s *Settings) any { return &s.SkipPushCheck }},
 		{Name: "push-retry", Help: "further attempts at a push", Default: "3", at: func(s *Settings) any { return &s.PushRetry }},
 		{Name: "pull-retry", Help: "further attempts at a pull", Default: "3", at: func(s *Settings) any { return &s.PullRetry }},
+	}
+}
+
+// cloudFields are keys for the registries of clouds, and what is made there.
+func cloudFields() []Field {
+	return []Field{
+		{Name: "aws-access-key-id", Help: "key for Amazon's registries (ECR)", Example: "AKIA…", at: func(s *Settings) any { return &s.AWSAccessKeyID }},
+		{Name: "aws-secret-access-key", Help: "secret half of that key", Example: "…", Secret: true, at: func(s *Settings) any { return &s.AWSSecretAccessKey }},
+		{Name: "aws-session-token", Help: "token of a key that is valid for a while", Example: "…", Secret: true, at: func(s *Settings) any { return &s.AWSSessionToken }},
+		{Name: "aws-role", Help: "role to take, with the key, the job's own identity or oidc-token", Example: "arn:aws:iam::123456789012:role/ci", at: func(s *Settings) any { return &s.AWSRole }},
+		{Name: "aws-external-id", Help: "external id that the role's owner wants", Example: "our-ci", at: func(s *Settings) any { return &s.AWSExternalID }},
+		{Name: "aws-region", Help: "region of contexts in S3; that of a registry is in its name", Example: "eu-west-1", at: func(s *Settings) any { return &s.AWSRegion }},
+		{Name: "create-repository", Help: "make the repository where it is missing, and that of the cache (ECR; other registries do so themselves)", Default: "false", at: func(s *Settings) any { return &s.CreateRepository }},
+		{Name: "scan-on-push", Help: "have the repository scan what is pushed (ECR)", Default: "false", at: func(s *Settings) any { return &s.ScanOnPush }},
+		{Name: "repository-policy", Help: "file with the repository's policy, JSON (ECR)", Example: "policy.json", at: func(s *Settings) any { return &s.RepositoryPolicy }},
+		{Name: "lifecycle-policy", Help: "file with the repository's lifecycle policy, JSON (ECR)", Example: "lifecycle.json", at: func(s *Settings) any { return &s.LifecyclePolicy }},
+		{Name: "google-key", Help: "text of a key file for Google's registries: of a service account, a user or a federation; also in base64", Example: "…", Secret: true, at: func(s *Settings) any { return &s.GoogleKey }},
+		{Name: "google-access-token", Help: "access token for Google's registries", Example: "…", Secret: true, at: func(s *Settings) any { return &s.GoogleAccessToken }},
+		{Name: "google-project-number", Help: "project of the workload identity pool that takes oidc-token", Example: "123456789", at: func(s *Settings) any { return &s.GoogleProjectNumber }},
+		{Name: "google-pool-id", Help: "that pool", Example: "ci", at: func(s *Settings) any { return &s.GooglePool }},
+		{Name: "google-provider-id", Help: "its provider", Example: "drone", at: func(s *Settings) any { return &s.GoogleProvider }},
+		{Name: "google-service-account", Help: "service account to speak for", Example: "ci@project.iam.gserviceaccount.com", at: func(s *Settings) any { return &s.GoogleAccount }},
+		{Name: "azure-client-id", Help: "service principal for Azure's registries, with a secret, a certificate or oidc-token", Example: "00000000-0000-0000-0000-000000000001", at: func(s *Settings) any { return &s.AzureClientID }},
+		{Name: "azure-tenant-id", Help: "its tenant", Example: "00000000-0000-0000-0000-000000000002", at: func(s *Settings) any { return &s.AzureTenant }},
+		{Name: "azure-client-secret", Help: "its secret", Example: "…", Secret: true, at: func(s *Settings) any { return &s.AzureClientSecret }},
+		{Name: "azure-client-certificate", Help: "its certificate with the key, PEM; also in base64", Example: "…", Secret: true, at: func(s *Settings) any { return &s.AzureClientCertificate }},
+		{Name: "azure-authority-host", Help: "where it logs in", Default: "https://login.microsoftonline.com", Example: "https://login.microsoftonline.us", at: func(s *Settings) any { return &s.AzureAuthorityHost }},
+		{Name: "oidc-token", Help: "token of the CI that a cloud takes instead of a key", Example: "…", Secret: true, at: func(s *Settings) any { return &s.OIDCToken }},
 	}
 }
 

@@ -34,8 +34,11 @@ func host(env map[string]string) Host {
 	return Host{
 		Spell: func(s string) string { return "PLUGIN_" + strings.ToUpper(s) }, Env: env,
 		ReadFile: func(name string) ([]byte, error) {
-			if name == "there" {
+			switch name {
+			case "there":
 				return []byte("content"), nil
+			case "json":
+				return []byte("{}"), nil
 			}
 			return nil, errors.New("there is no such file")
 		},
@@ -73,7 +76,15 @@ func TestEverySettingDoesSomething(t *testing.T) {
 	again := prepare(t, map[string]string{"SSH_AUTH_SOCK": "/agent", "API_TOKEN": "abcdef"}, base...)
 	require.Equal(t, plain, again, "what did not change is equal")
 	other := map[string][]string{
-		"context": {"sub"}, "secrets": {"token=abcdef"}, "secret-files": {"x=there"}, "no-cache": {"true"}, "auto-tag-suffix": {"arm", "auto-tag", "drone"},
+		"ignore-paths": {"/tmp"}, "expand-tags": {"true", "tags", "v1.2.3"}, "single-snapshot": {"true"}, "insecure-pull": {"true"}, "skip-tls-verify-pull": {"true"},
+		"skip-default-registry-fallback": {"true"}, "create-repository": {"true"}, "scan-on-push": {"true"}, "repository-policy": {"json"}, "lifecycle-policy": {"json"},
+		"aws-access-key-id": {"K", "aws-secret-access-key", "geheim"}, "aws-secret-access-key": {"geheim", "aws-access-key-id", "K"}, "aws-session-token": {"geheim", "aws-access-key-id", "K", "aws-secret-access-key", "geheim"},
+		"aws-external-id": {"x", "aws-role", "r"}, "google-key": {"geheim"}, "google-access-token": {"geheim"},
+		"google-project-number": {"1", "google-access-token", "geheim"}, "google-pool-id": {"p", "google-access-token", "geheim"}, "google-provider-id": {"p", "google-access-token", "geheim"}, "google-service-account": {"a", "google-access-token", "geheim"},
+		"azure-client-id": {"c", "azure-tenant-id", "t", "azure-client-secret", "geheim"}, "azure-tenant-id": {"t", "azure-client-id", "c", "azure-client-secret", "geheim"}, "azure-client-secret": {"geheim", "azure-client-id", "c", "azure-tenant-id", "t"},
+		"azure-client-certificate": {"geheim", "azure-client-id", "c", "azure-tenant-id", "t"}, "azure-authority-host": {"https://login.example", "azure-client-id", "c", "azure-tenant-id", "t", "azure-client-secret", "geheim"},
+		"oidc-token": {"geheim", "aws-role", "r"},
+		"context":    {"sub"}, "secrets": {"token=abcdef"}, "secret-files": {"x=there"}, "no-cache": {"true"}, "auto-tag-suffix": {"arm", "auto-tag", "drone"},
 		"default-labels": {"false"}, "push": {"false"}, "image-format": {"docker"}, "compression": {"zstd"}, "reproducible": {"true"},
 		"load": {"true"}, "provenance": {"true"}, "sbom": {"true"}, "attests": {"type=sbom"}, "network": {"none"}, "cgroup-parent": {"x"},
 		"registry": {"ghcr.io", "username", "u", "password", "geheim"}, "username": {"u", "password", "geheim"}, "password": {"geheim", "username", "u"},

@@ -21,6 +21,8 @@ type Plan struct {
 	Names tags.Result
 	// Labels are all labels, Annotations those with their default keys.
 	Labels map[string]string
+	// PushFrom is what is pushed instead of a build; may be empty.
+	PushFrom string
 	// Notices say what was changed, or has no effect.
 	Notices []string
 	// Secrets are values to hide before anything else is printed.
@@ -48,6 +50,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	s := c.read(values)
 	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
 	p.pushUnsaid = len(values["push"].Values) == 0 || values["push"].Source == "default"
+	p.PushFrom = s.PushFrom
 	p.Notices = append(p.Notices, facts.Notices...)
 	for _, name := range slices.Sorted(maps.Keys(facts.Problems)) {
 		c.add(name, "%w", facts.Problems[name])
@@ -59,6 +62,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 		// file is not in doubt.
 		r.Dockerfile = ""
 	}
+	r.ContextSubPath, r.IgnorePaths = s.ContextSubPath, c.paths("ignore-paths", split(s.IgnorePaths))
 	r.NoCache, r.NoCacheFilter = s.NoCache, split(s.NoCacheFilters)
 	r.CgroupParent, r.Store = s.CgroupParent, s.Store
 	r.Network = c.choice("network", s.Network, "default", "host", "none")
@@ -76,6 +80,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	p.cache(c, facts)
 	p.registry(c, facts)
 	p.merge(c, values, facts)
+	p.clouds(c)
 	p.secretValues(facts)
 	var err error
 	if s.Verbosity != "" {
@@ -110,7 +115,7 @@ func (c *checker) refused(s Settings) {
 // names decides what the image is called.
 func (p *Plan) names(c *checker, facts Facts) {
 	s := p.Settings
-	ts := tags.Settings{Images: s.Images, Flavor: s.Flavor, Preset: tags.Preset(s.AutoTag), Suffix: s.AutoTagSuffix}
+	ts := tags.Settings{Images: s.Images, Flavor: s.Flavor, Preset: tags.Preset(s.AutoTag), Suffix: s.AutoTagSuffix, Expand: s.ExpandTags}
 	rules := len(s.Flavor) > 0 || slices.ContainsFunc(s.Tags, tags.IsRule)
 	for _, line := range s.Tags {
 		switch {

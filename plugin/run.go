@@ -36,12 +36,7 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 		r.Store = proc.Store
 	}
 	var out display.Outcome
-	if p.Merge != nil {
-		out.Result, out.Err = p.mergeAll(ctx, r.Progress)
-	} else {
-		out.Result, out.Err = core.Build(ctx, r)
-	}
-	if out.Err != nil {
+	if out.Result, out.Err = p.carryOut(ctx, r); out.Err != nil {
 		out.Result = nil
 	} else {
 		out.Files = p.Files()
@@ -51,10 +46,21 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	return hide.Outcome(out)
 }
 
+// carryOut builds, or merges or pushes what was built before.
+func (p *Plan) carryOut(ctx context.Context, r core.Request) (*core.Result, error) {
+	switch {
+	case p.Merge != nil:
+		return p.mergeAll(ctx, r.Progress)
+	case p.PushFrom == "":
+		return core.Build(ctx, r)
+	}
+	return core.PushSaved(ctx, core.PushRequest{From: p.PushFrom, Outputs: r.Outputs, Registry: r.Registry, Progress: r.Progress})
+}
+
 // Files are the local outputs that the plan writes.
 func (p *Plan) Files() (list []string) {
 	o := p.Request.Outputs
-	for _, f := range []string{o.OCILayout, o.OCITar, o.DockerTar, o.RootDir, o.RootTar, o.DigestFile, o.ImageIDFile, o.MetadataFile} {
+	for _, f := range []string{o.OCILayout, o.OCITar, o.DockerTar, o.RootDir, o.RootTar, o.DigestFile, o.ImageIDFile, o.MetadataFile, o.NameDigestFile, o.NameTagDigestFile} {
 		if f != "" {
 			list = append(list, f)
 		}

@@ -14,6 +14,10 @@ type Settings struct {
 	Context string
 	// File is the Dockerfile; Target the stage.
 	File, Target string
+	// ContextSubPath is a directory in Context that is the context instead.
+	ContextSubPath string
+	// IgnorePaths are absolute paths that no layer has.
+	IgnorePaths []string
 	// BuildContexts are NAME=WHERE.
 	BuildContexts []string
 	// BuildArgs are KEY=VALUE, or KEY with its value in the environment.
@@ -38,6 +42,8 @@ type Settings struct {
 	Images, Tags, Flavor []string
 	// AutoTag is a preset of package tags, AutoTagSuffix Drone's suffix.
 	AutoTag, AutoTagSuffix string
+	// ExpandTags adds the shorter forms of tags that are versions.
+	ExpandTags bool
 	// Labels and Annotations are [KIND:]KEY=VALUE. DefaultLabels adds those of
 	// OCI to both.
 	Labels, Annotations []string
@@ -54,8 +60,13 @@ type Settings struct {
 	Outputs []string
 	// OCILayout and Tar are paths of a layout and of what docker load reads.
 	OCILayout, Tar string
-	// DigestFile and MetadataFile are paths.
-	DigestFile, MetadataFile string
+	// PushFrom is a tar or a layout that is pushed instead of a build.
+	PushFrom string
+	// DigestFile and MetadataFile are paths; NameDigestFile and
+	// NameTagDigestFile those of Kaniko's files with names and digests.
+	DigestFile, MetadataFile, NameDigestFile, NameTagDigestFile string
+	// SingleSnapshot makes one layer of all that is added to the base image.
+	SingleSnapshot bool
 	// ImageFormat is oci or docker; Compression gzip, zstd or none, with
 	// CompressionLevel where it is not empty.
 	ImageFormat, Compression, CompressionLevel string
@@ -66,13 +77,28 @@ type Settings struct {
 	Registry, Username, Password string
 	// DockerConfig is the directory of config.json, or the file.
 	DockerConfig string
-	// Insecure and SkipTLSVerify hold for all registries, the lists for some.
+	// Insecure and SkipTLSVerify hold for all registries, the lists for some,
+	// and what ends with Pull for pulling only.
 	Insecure, SkipTLSVerify                     bool
+	InsecurePull, SkipTLSVerifyPull             bool
 	InsecureRegistries, SkipTLSVerifyRegistries []string
 	// Certificates are HOST=FILE: authorities trusted besides the system's.
 	Certificates []string
-	// Mirrors are asked first for images of Docker Hub.
-	Mirrors []string
+	// ClientCertificates are HOST=CERT,KEY: files that a registry gets to see.
+	ClientCertificates []string
+	// Mirrors are asked first for images of Docker Hub; with NoFallback nobody
+	// is asked after them.
+	Mirrors    []string
+	NoFallback bool
+	// The settings for clouds are as core.Clouds has them.
+	AWSAccessKeyID, AWSSecretAccessKey, AWSSessionToken, AWSRole, AWSExternalID, AWSRegion               string
+	GoogleKey, GoogleAccessToken, GoogleProjectNumber, GooglePool, GoogleProvider, GoogleAccount         string
+	AzureClientID, AzureTenant, AzureClientSecret, AzureClientCertificate, AzureAuthorityHost, OIDCToken string
+	// CreateRepository and ScanOnPush are for registries that do not make
+	// repositories by themselves, RepositoryPolicy and LifecyclePolicy files
+	// with JSON for these.
+	CreateRepository, ScanOnPush      bool
+	RepositoryPolicy, LifecyclePolicy string
 	// SkipPushCheck leaves out the check, before anything runs, that pushing
 	// is allowed.
 	SkipPushCheck bool

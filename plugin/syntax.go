@@ -128,6 +128,16 @@ func (c *checker) hosts(list []string) (out []string) {
 	return out
 }
 
+// paths are those of an image.
+func (c *checker) paths(setting string, list []string) []string {
+	for _, p := range list {
+		if !strings.HasPrefix(p, "/") {
+			c.add(setting, "%s: write a path of the image, which begins with /", p)
+		}
+	}
+	return list
+}
+
 func (c *checker) ulimits(list []string) (out []string) {
 	for _, u := range list {
 		if _, err := units.ParseUlimit(strings.TrimSpace(u)); err != nil {

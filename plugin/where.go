@@ -24,7 +24,11 @@ func (p *Plan) outputs(c *checker) {
 	o.OCILayout, o.DockerTar, o.DigestFile, o.MetadataFile = s.OCILayout, s.Tar, s.DigestFile, s.MetadataFile
 	o.ImageFormat = c.choice("image-format", s.ImageFormat, "oci", "docker")
 	o.Compression = c.choice("compression", s.Compression, "gzip", "zstd", "none")
-	o.Reproducible = s.Reproducible
+	o.Reproducible, o.SingleSnapshot = s.Reproducible, s.SingleSnapshot
+	o.NameDigestFile, o.NameTagDigestFile = s.NameDigestFile, s.NameTagDigestFile
+	if s.PushFrom != "" && o.NoPush {
+		c.add("push-from", "nothing is left to do: it pushes what was built before, and pushing is off")
+	}
 	if s.CompressionLevel != "" {
 		level, err := strconv.Atoi(s.CompressionLevel)
 		if err == nil {
@@ -228,8 +232,19 @@ func (p *Plan) registry(c *checker, facts Facts) {
 	r.Insecure, r.SkipTLSVerify = s.Insecure, s.SkipTLSVerify
 	r.InsecureRegistries, r.SkipTLSVerifyRegistries, r.Mirrors = split(s.InsecureRegistries), split(s.SkipTLSVerifyRegistries), split(s.Mirrors)
 	r.PushRetries, r.PullRetries = c.retries("push-retry", s.PushRetry), c.retries("pull-retry", s.PullRetry)
-	*r = r.Everywhere()
-	r.SkipPushCheck = s.SkipPushCheck
+	r.InsecurePull, r.SkipTLSVerifyPull = s.Insecure || s.InsecurePull, s.SkipTLSVerify || s.SkipTLSVerifyPull
+	r.SkipPushCheck, r.NoFallback = s.SkipPushCheck, s.NoFallback
+	for host, files := range c.pairs("registry-client-certs", s.ClientCertificates) {
+		cert, key, ok := strings.Cut(files, ",")
+		if !ok || cert == "" || key == "" {
+			c.add("registry-client-certs", "%s: write HOST=CERT,KEY", host)
+			continue
+		}
+		if r.ClientCertificates == nil {
+			r.ClientCertificates = map[string]core.ClientCertificate{}
+		}
+		r.ClientCertificates[host] = core.ClientCertificate{Cert: cert, Key: key}
+	}
 	for host, file := range c.pairs("registry-certificates", split(s.Certificates)) {
 		if r.Certificates == nil {
 			r.Certificates = map[string][]string{}

@@ -93,12 +93,18 @@ func (m *maker) explicit(list []string) (tags, references []string) {
 			continue
 		}
 		if !strings.ContainsAny(s, "/:@") && len(m.settings.Images) > 0 {
-			tag, err := m.valid(s)
-			if err != nil {
-				m.problem("tags", s, "%w", err)
-				continue
+			forms := []string{s}
+			if m.settings.Expand {
+				forms = expand(s)
 			}
-			tags = append(tags, tag)
+			for _, form := range forms {
+				tag, err := m.valid(form)
+				if err != nil {
+					m.problem("tags", form, "%w", err)
+					continue
+				}
+				tags = append(tags, tag)
+			}
 			continue
 		}
 		if r := m.reference(s); r != "" {

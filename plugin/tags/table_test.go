@@ -227,11 +227,6 @@ func TestDronesAutoTag(t *testing.T) {
 		{"refs/tags/v1.0.0-alpha.1", "", "1.0.0-alpha.1"},
 		{"refs/tags/v1.0.0-rc.1", "arm", "1.0.0-rc.1-arm"},
 		{"refs/tags/v1.0.0+build", "", "1.0.0-build"},
-		{"refs/tags/x1.0.0", "", "latest"},
-		{"refs/tags/1.0", "", "latest"},
-		{"refs/tags/1.2.3.4", "", "latest"},
-		{"refs/tags/release-7", "", "latest"},
-		{"refs/tags/release-7", "arm", "arm"},
 		{"refs/tags/v1.0.0", "linux-amd64", "1-linux-amd64 1.0-linux-amd64 1.0.0-linux-amd64"},
 		{"refs/tags/v1.9.2", "nanoserver", "1-nanoserver 1.9-nanoserver 1.9.2-nanoserver"},
 		{"refs/tags/v18.06.0", "nanoserver", "18-nanoserver 18.06-nanoserver 18.06.0-nanoserver"},
@@ -243,6 +238,33 @@ func TestDronesAutoTag(t *testing.T) {
 			require.Equal(t, c.want, strings.Join(r.Tags, " "))
 			require.Equal(t, c.want == "", r.Skip != "", "only what has no tag is skipped")
 		})
+	}
+}
+
+// TestDronesAutoTagRefusesWhatIsNoVersion: drone-docker ends the step with an error
+// (main.go, "invalid semantic version"); an image called latest would be wrong.
+func TestDronesAutoTagRefusesWhatIsNoVersion(t *testing.T) {
+	for _, ref := range []string{"refs/tags/x1.0.0", "refs/tags/20190203", "refs/tags/1.0", "refs/tags/1.2.3.4", "refs/tags/release-7"} {
+		_, problems := tags.Make(on("push "+ref), tags.Settings{Images: []string{"o/a"}, Preset: tags.Drone})
+		require.Len(t, problems, 1, ref)
+		require.Equal(t, "auto-tag", problems[0].Setting)
+		require.ErrorContains(t, problems[0], "is no version such as v1.2.3")
+		r, problems := tags.Make(on("push "+ref), tags.Settings{Images: []string{"o/a"}, Preset: tags.Drone, Explicit: []string{"mine"}})
+		require.Empty(t, problems)
+		require.Equal(t, []string{"mine"}, r.Tags, "beside other tags it is only said")
+		require.Len(t, r.Notices, 1)
+	}
+}
+
+// TestExpandTag has the cases of drone-kaniko's tests and README.
+func TestExpandTag(t *testing.T) {
+	for tag, want := range map[string]string{
+		"v1.2.3": "1 1.2 1.2.3", "1.2.3": "1 1.2 1.2.3", "v1.2.3,latest": "1 1.2 1.2.3 latest", "v0.1.0": "0 0.1 0.1.0", "v1.2.3-rc1": "1.2.3-rc1", "v1.2.3_rc1": "1.2.3-rc1",
+		"latest": "latest", "v1.2.3+linux_amd64": "1-linux-amd64 1.2-linux-amd64 1.2.3-linux-amd64", "v2": "2 2.0 2.0.0", "no_version": "no_version",
+	} {
+		r, problems := tags.Make(on("push refs/heads/x"), tags.Settings{Images: []string{"o/a"}, Explicit: strings.Split(tag, ","), Expand: true})
+		require.Empty(t, problems)
+		require.Equal(t, want, strings.Join(r.Tags, " "), tag)
 	}
 }
 

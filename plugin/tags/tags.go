@@ -91,6 +91,9 @@ type Settings struct {
 	// auto_tag_suffix.
 	Preset Preset
 	Suffix string
+	// Expand adds the shorter forms of explicit tags that are versions:
+	// drone-kaniko's expand_tag.
+	Expand bool
 	// ShortSHA is the length of a short commit; 7 when 0.
 	ShortSHA int
 }

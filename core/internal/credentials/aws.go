@@ -1,33 +1,29 @@
 package credentials
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/xml"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	ststypes "github.com/aws/aws-sdk-go-v2/service/sts/types"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // aws finds keys for Amazon's API in the order of its own SDKs: variables, web
-// identity, profile, container, machine. Only the signature is the SDK's: its
-// module config reads the process environment, and the clients for services are
-// many times the size of the three requests that are needed.
+// identity, profile, container, machine. The requests are made by the SDK's clients;
+// its module config, which knows that order too, reads the process environment.
 // Not supported are credential_process, which is an external program, and SSO.
 type aws struct {
 	reach
 	region string
-	now    func() time.Time
 }
 
 // awsKeys are keys for requests; from says where they came from.
@@ -53,59 +49,79 @@ func (a *aws) find(ctx context.Context) (*awsKeys, error) {
 	return a.machine(ctx)
 }
 
-// sign signs a request (Signature Version 4) and gives it its body.
-func (a *aws) sign(ctx context.Context, req *http.Request, body []byte, service string, k *awsKeys) error {
-	sum := sha256.Sum256(body)
-	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	now := time.Now
-	if a.now != nil {
-		now = a.now
-	}
-	return v4.NewSigner().SignHTTP(ctx, awssdk.Credentials{AccessKeyID: k.id, SecretAccessKey: k.secret, SessionToken: k.session},
-		req, hex.EncodeToString(sum[:]), service, a.region, now())
+// sts is a client for roles. Its keys may be nil: a token of the job is enough for
+// some.
+func (a *aws) sts(by *awsKeys) *sts.Client {
+	return sts.New(sts.Options{Region: a.region, HTTPClient: a.once, Credentials: by.provider(), Retryer: a.retryer(), BaseEndpoint: a.endpoint("STS")})
 }
 
-func (a *aws) sts(ctx context.Context, values url.Values, by *awsKeys, from string) (*awsKeys, error) {
-	values.Set("Version", "2011-06-15")
-	if values.Get("RoleSessionName") == "" {
-		values.Set("RoleSessionName", "layerwright")
-	}
-	at := a.env["AWS_ENDPOINT_URL_STS"]
+// endpoint is where the job's variables say that a service is; nil is the usual
+// place.
+func (a *aws) endpoint(service string) *string {
+	at := firstOf(a.env["AWS_ENDPOINT_URL_"+service], a.env["AWS_ENDPOINT_URL"])
 	if at == "" {
-		at = a.env["AWS_ENDPOINT_URL"]
+		return nil
 	}
-	if at == "" {
-		at = "https://sts." + a.region + ".amazonaws.com"
-		if strings.HasPrefix(a.region, "cn-") {
-			at += ".cn"
+	return &at
+}
+
+// retryer tries again what is worth it: throttling, and servers that stumble.
+func (a *aws) retryer() awssdk.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts, o.MaxBackoff = attempts, maxWait
+	})
+}
+
+// provider hands keys to a client.
+func (k *awsKeys) provider() awssdk.CredentialsProvider {
+	if k == nil {
+		return awssdk.AnonymousCredentials{}
+	}
+	return awssdk.CredentialsProviderFunc(func(context.Context) (awssdk.Credentials, error) {
+		return awssdk.Credentials{AccessKeyID: k.id, SecretAccessKey: k.secret, SessionToken: k.session}, nil
+	})
+}
+
+// session is how the role's owner sees us where nobody has chosen a name.
+const session = "layerwright"
+
+// roleKeys are the keys of an answer of STS.
+func roleKeys(c *ststypes.Credentials, err error, from string) (*awsKeys, error) {
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", from, awsError(err))
+	case c == nil || c.AccessKeyId == nil || c.SecretAccessKey == nil || c.SessionToken == nil:
+		return nil, fmt.Errorf("%s: there are no keys in the answer", from)
+	}
+	return &awsKeys{*c.AccessKeyId, *c.SecretAccessKey, *c.SessionToken, from}, nil
+}
+
+// awsError is what a service answered, in its code only: its prose repeats the
+// request.
+func awsError(err error) error {
+	var api smithy.APIError
+	var answered *smithyhttp.ResponseError
+	switch {
+	case errors.As(err, &answered) && answered.Response != nil && answered.Response.Response != nil:
+		r := &refused{code: answered.HTTPStatusCode()}
+		if req := answered.Response.Request; req != nil {
+			r.host = req.URL.Host
 		}
-	}
-	body := []byte(values.Encode())
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(at, "/")+"/", bytes.NewReader(body))
-	if err != nil {
-		return nil, errors.New("AWS_ENDPOINT_URL is no URL")
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if by != nil {
-		if err := a.sign(ctx, req, body, "sts", by); err != nil {
-			return nil, err
+		if errors.As(err, &api) && shortCode(api.ErrorCode()) {
+			r.reason = "(" + api.ErrorCode() + ")"
 		}
+		return r
+	case errors.As(err, &api) && shortCode(api.ErrorCode()):
+		return errors.New(api.ErrorCode())
 	}
-	var text string
-	if err := a.ask(a.client, req, &text); err != nil {
-		return nil, fmt.Errorf("%s: %w", from, err)
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		if u, e := url.Parse(ue.URL); e == nil {
+			return fmt.Errorf("%s: %w", u.Host, ue.Err)
+		}
+		return ue.Err
 	}
-	var out struct {
-		Role struct {
-			ID      string `xml:"Credentials>AccessKeyId"`
-			Secret  string `xml:"Credentials>SecretAccessKey"`
-			Session string `xml:"Credentials>SessionToken"`
-		} `xml:",any"`
-	}
-	if err := xml.Unmarshal([]byte(text), &out); err != nil || out.Role.ID == "" {
-		return nil, fmt.Errorf("%s: the answer of %s is not what was expected", from, req.URL.Host)
-	}
-	return &awsKeys{out.Role.ID, out.Role.Secret, out.Role.Session, from}, nil
+	return errors.New("the request could not be made")
 }
 
 func (a *aws) webIdentity(ctx context.Context, file, role, session, from string) (*awsKeys, error) {
@@ -113,8 +129,17 @@ func (a *aws) webIdentity(ctx context.Context, file, role, session, from string)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
-	return a.sts(ctx, url.Values{"Action": {"AssumeRoleWithWebIdentity"}, "RoleArn": {role}, "RoleSessionName": {session},
-		"WebIdentityToken": {strings.TrimSpace(string(token))}}, nil, from)
+	return a.withToken(ctx, string(token), role, session, from)
+}
+
+// withToken takes a role with a token of the CI or of Kubernetes.
+func (a *aws) withToken(ctx context.Context, token, role, name, from string) (*awsKeys, error) {
+	token, name = strings.TrimSpace(token), firstOf(name, session)
+	out, err := a.sts(nil).AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{RoleArn: &role, RoleSessionName: &name, WebIdentityToken: &token})
+	if err != nil {
+		return roleKeys(nil, err, from)
+	}
+	return roleKeys(out.Credentials, nil, from)
 }
 
 // profile reads the files of the command line tool.
@@ -185,11 +210,46 @@ func (a *aws) bySource(ctx context.Context, source string) (*awsKeys, error) {
 }
 
 func (a *aws) assume(ctx context.Context, p map[string]string, by *awsKeys, from string) (*awsKeys, error) {
-	v := url.Values{"Action": {"AssumeRole"}, "RoleArn": {p["role_arn"]}, "RoleSessionName": {p["role_session_name"]}}
-	if p["external_id"] != "" {
-		v.Set("ExternalId", p["external_id"])
+	return a.role(ctx, p["role_arn"], p["external_id"], p["role_session_name"], by, from)
+}
+
+// role takes a role with other keys.
+func (a *aws) role(ctx context.Context, arn, externalID, name string, by *awsKeys, from string) (*awsKeys, error) {
+	name = firstOf(name, session)
+	in := &sts.AssumeRoleInput{RoleArn: &arn, RoleSessionName: &name}
+	if externalID != "" {
+		in.ExternalId = &externalID
 	}
-	return a.sts(ctx, v, by, from)
+	out, err := a.sts(by).AssumeRole(ctx, in)
+	if err != nil {
+		return roleKeys(nil, err, from)
+	}
+	return roleKeys(out.Credentials, nil, from)
+}
+
+// settings are the keys that settings come to.
+func (a *aws) settings(ctx context.Context, c Clouds) (*awsKeys, error) {
+	s, from := c.AWS, "the settings for AWS"
+	var keys *awsKeys
+	switch {
+	case s.AccessKeyID != "" && s.SecretAccessKey != "":
+		keys = &awsKeys{s.AccessKeyID, s.SecretAccessKey, s.SessionToken, from}
+	case s.AccessKeyID != "" || s.SecretAccessKey != "":
+		return nil, fmt.Errorf("%s: one half of the key is missing", from)
+	case s.Role == "":
+		return nil, fmt.Errorf("%s: a key or a role is needed", from)
+	case c.OIDCToken != "":
+		return a.withToken(ctx, c.OIDCToken, s.Role, "", from+" (role with OIDC token)")
+	default:
+		var err error
+		if keys, err = a.find(ctx); err != nil || keys == nil {
+			return nil, errors.Join(err, fmt.Errorf("%s: there are no keys to take the role with", from))
+		}
+	}
+	if s.Role == "" {
+		return keys, nil
+	}
+	return a.role(ctx, s.Role, s.ExternalID, "", keys, from+" (role)")
 }
 
 // profiles reads both files; the one with credentials wins.

@@ -3,17 +3,24 @@ package credentials
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	azcloud "github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 )
 
 // acr gives logins at Azure's registries: a token of Entra ID, which the
-// registry exchanges for one of its own. The requests are three forms of OAuth2;
-// Microsoft's library for them, azidentity, would be larger than all other
-// helpers together. Client certificates are not supported.
-type acr struct{ reach }
+// registry exchanges for one of its own. Microsoft's library logs service principals
+// in; its search for managed identities reads the process environment, so that is
+// asked for here.
+type acr struct {
+	reach
+	clouds *Clouds
+}
 
 func (z *acr) name() string { return "the built-in helper for Azure" }
 
@@ -48,12 +55,16 @@ func (z *acr) find(ctx context.Context, at Place) (answer, error) {
 		return failed(z.name()+", with "+from, err), nil
 	}
 	if access == "" {
-		return answer{there: true, note: "finds no service principal (AZURE_CLIENT_ID and AZURE_CLIENT_SECRET), no federated token (AZURE_FEDERATED_TOKEN_FILE), no managed identity"}, nil
+		return answer{there: true, note: "finds no service principal (AZURE_CLIENT_ID and AZURE_CLIENT_SECRET or AZURE_CLIENT_CERTIFICATE_PATH), no federated token (AZURE_FEDERATED_TOKEN_FILE), no managed identity"}, nil
 	}
 	label := z.name() + ", with " + from
 	form := url.Values{"grant_type": {"access_token"}, "service": {host}, "access_token": {access}}
-	if t := z.env["AZURE_TENANT_ID"]; t != "" {
-		form.Set("tenant", t)
+	tenant := z.env["AZURE_TENANT_ID"]
+	if z.clouds != nil {
+		tenant = z.clouds.Azure.Tenant
+	}
+	if tenant != "" {
+		form.Set("tenant", tenant)
 	}
 	var out struct {
 		Refresh string `json:"refresh_token"`
@@ -70,37 +81,83 @@ func (z *acr) find(ctx context.Context, at Place) (answer, error) {
 
 // access gets a token of Entra ID; empty where nothing is set up.
 func (z *acr) access(ctx context.Context) (token, from string, err error) {
-	client, tenant := z.env["AZURE_CLIENT_ID"], z.env["AZURE_TENANT_ID"]
-	form := url.Values{"client_id": {client}, "scope": {acrResource + "/.default"}, "grant_type": {"client_credentials"}}
+	p := Azure{ClientID: z.env["AZURE_CLIENT_ID"], Tenant: z.env["AZURE_TENANT_ID"], AuthorityHost: z.env["AZURE_AUTHORITY_HOST"]}
+	if z.clouds != nil {
+		c := *z.clouds
+		c.Azure.AuthorityHost = firstOf(c.Azure.AuthorityHost, p.AuthorityHost)
+		if c.Azure.ClientID == "" || c.Azure.Tenant == "" {
+			return "", "the settings for Azure", errors.New("client and tenant are needed, and a secret, a certificate or an OIDC token")
+		}
+		token, err = z.principal(ctx, c.Azure, c.OIDCToken)
+		return token, "the settings for Azure", err
+	}
+	var assertion string
 	switch {
-	case client != "" && tenant != "" && z.env["AZURE_CLIENT_SECRET"] != "":
-		from = "the variable AZURE_CLIENT_SECRET"
-		form.Set("client_secret", z.env["AZURE_CLIENT_SECRET"])
-	case client != "" && tenant != "" && z.env["AZURE_FEDERATED_TOKEN_FILE"] != "":
+	case p.ClientID == "" || p.Tenant == "":
+		return z.managed(ctx, p.ClientID)
+	case z.env["AZURE_CLIENT_SECRET"] != "":
+		from, p.ClientSecret = "the variable AZURE_CLIENT_SECRET", z.env["AZURE_CLIENT_SECRET"]
+	case z.env["AZURE_CLIENT_CERTIFICATE_PATH"] != "":
+		from = "the variable AZURE_CLIENT_CERTIFICATE_PATH"
+		data, err := z.read(z.env["AZURE_CLIENT_CERTIFICATE_PATH"])
+		if err != nil {
+			return "", from, err
+		}
+		p.Certificate = string(data)
+	case z.env["AZURE_FEDERATED_TOKEN_FILE"] != "":
 		from = "the variable AZURE_FEDERATED_TOKEN_FILE"
 		data, err := z.read(z.env["AZURE_FEDERATED_TOKEN_FILE"])
 		if err != nil {
 			return "", from, err
 		}
-		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
-		form.Set("client_assertion", strings.TrimSpace(string(data)))
+		assertion = string(data)
 	default:
-		return z.managed(ctx, client)
+		return z.managed(ctx, p.ClientID)
 	}
-	authority := strings.TrimSuffix(z.env["AZURE_AUTHORITY_HOST"], "/")
-	if authority == "" {
-		authority = "https://login.microsoftonline.com"
+	token, err = z.principal(ctx, p, assertion)
+	return token, from, err
+}
+
+// principal logs a service principal in. The library is told everything that it
+// would read from the process environment.
+func (z *acr) principal(ctx context.Context, p Azure, assertion string) (string, error) {
+	client, seen := watch(z.once)
+	opts := policy.ClientOptions{
+		Cloud:     azcloud.Configuration{ActiveDirectoryAuthorityHost: firstOf(p.AuthorityHost, "https://login.microsoftonline.com")},
+		Transport: client,
+		Retry:     policy.RetryOptions{MaxRetries: attempts - 1, RetryDelay: maxWait / 8, MaxRetryDelay: maxWait},
+		Telemetry: policy.TelemetryOptions{Disabled: true},
 	}
-	var out struct {
-		Token string `json:"access_token"`
+	if !strings.HasPrefix(opts.Cloud.ActiveDirectoryAuthorityHost, "https://") {
+		return "", errors.New("the authority host is no https URL")
 	}
-	if err := z.form(ctx, authority+"/"+url.PathEscape(tenant)+"/oauth2/v2.0/token", form, &out); err != nil {
-		return "", from, err
+	var cred azcore.TokenCredential
+	var err error
+	assertion = strings.TrimSpace(assertion)
+	switch {
+	case p.ClientSecret != "":
+		cred, err = azidentity.NewClientSecretCredential(p.Tenant, p.ClientID, p.ClientSecret, &azidentity.ClientSecretCredentialOptions{ClientOptions: opts, DisableInstanceDiscovery: true})
+	case p.Certificate != "":
+		certs, key, parseErr := azidentity.ParseCertificates(decoded(p.Certificate), nil)
+		if parseErr != nil {
+			return "", errors.New("the client certificate is not PEM with a certificate and its key")
+		}
+		cred, err = azidentity.NewClientCertificateCredential(p.Tenant, p.ClientID, certs, key, &azidentity.ClientCertificateCredentialOptions{ClientOptions: opts, DisableInstanceDiscovery: true})
+	case assertion != "":
+		cred, err = azidentity.NewClientAssertionCredential(p.Tenant, p.ClientID, func(context.Context) (string, error) { return assertion, nil },
+			&azidentity.ClientAssertionCredentialOptions{ClientOptions: opts, DisableInstanceDiscovery: true})
+	default:
+		return "", errors.New("a client secret, a certificate or an OIDC token is needed")
 	}
-	if out.Token == "" {
-		return "", from, fmt.Errorf("%s gave no token", authority)
+	if err != nil {
+		return "", errors.New("tenant, client or authority host cannot be right")
 	}
-	return out.Token, from, nil
+	t, err := cred.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{acrResource + "/.default"}})
+	if err != nil {
+		host, _, _ := strings.Cut(strings.TrimPrefix(opts.Cloud.ActiveDirectoryAuthorityHost, "https://"), "/")
+		return "", seen.or(errors.New(host + " gave no token"))
+	}
+	return t.Token, nil
 }
 
 // managed asks for the identity of the app service or of the machine; an empty

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,10 +57,14 @@ func newCloud(t *testing.T) *cloud {
 func (c *cloud) RoundTrip(r *http.Request) (*http.Response, error) {
 	to, err := url.Parse(c.url)
 	require.NoError(c.t, err)
-	r = r.Clone(r.Context())
-	r.Header.Set("X-Test-Host", r.URL.Host)
-	r.URL.Scheme, r.URL.Host = to.Scheme, to.Host
-	return http.DefaultTransport.RoundTrip(r)
+	sent := r.Clone(r.Context())
+	sent.Header.Set("X-Test-Host", r.URL.Host)
+	sent.URL.Scheme, sent.URL.Host = to.Scheme, to.Host
+	resp, err := http.DefaultTransport.RoundTrip(sent)
+	if err == nil {
+		resp.Request = r
+	}
+	return resp, err
 }
 
 func (c *cloud) on(key string, f func(r *http.Request, body string) (int, string)) { c.reply[key] = f }
@@ -307,6 +312,12 @@ func TestGoogle(t *testing.T) {
 	})
 }
 
+// entra has the fake describe itself, as Microsoft's library asks it to.
+func (c *cloud) entra() {
+	c.says("GET login.microsoftonline.com/tenant/v2.0/.well-known/openid-configuration", `{"issuer":"https://login.microsoftonline.com/tenant/v2.0",
+		"authorization_endpoint":"https://login.microsoftonline.com/tenant/oauth2/v2.0/authorize","token_endpoint":"https://login.microsoftonline.com/tenant/oauth2/v2.0/token"}`)
+}
+
 func TestAzure(t *testing.T) {
 	const host = "team.azurecr.io"
 	exchange := func(c *cloud) {
@@ -320,12 +331,13 @@ func TestAzure(t *testing.T) {
 	}
 	login := func(field, value string) func(c *cloud) {
 		return func(c *cloud) {
+			c.entra()
 			c.on("POST login.microsoftonline.com/tenant/oauth2/v2.0/token", func(_ *http.Request, body string) (int, string) {
 				v, _ := url.ParseQuery(body)
-				if v.Get(field) != value || v.Get("client_id") != "client" || v.Get("scope") != "https://containerregistry.azure.net/.default" {
+				if v.Get(field) != value || v.Get("client_id") != "client" || !slices.Contains(strings.Fields(v.Get("scope")), "https://containerregistry.azure.net/.default") {
 					return 401, `{"error":"invalid_client","error_description":"planted-secret"}`
 				}
-				return 200, `{"access_token":"entra-token"}`
+				return 200, `{"access_token":"entra-token","expires_in":3600,"token_type":"Bearer"}`
 			})
 		}
 	}

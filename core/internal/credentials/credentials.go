@@ -121,7 +121,9 @@ type Options struct {
 	// Explicit come before everything else, then Files, in the format of
 	// Docker's config.json, each of which must exist.
 	Explicit []Explicit
-	Files    []string
+	// Clouds come next, for the registries of their cloud.
+	Clouds Clouds
+	Files  []string
 	// Environment has the job's variables.
 	Environment map[string]string
 	// Helpers are the built-in helpers that are on (see Helpers); all of
@@ -204,6 +206,10 @@ func Load(opts Options) (*Chain, error) {
 	if len(opts.Explicit) > 0 {
 		c.sources = append(c.sources, newExplicit(opts.Explicit))
 	}
+	r := newReach(opts)
+	if opts.Clouds != (Clouds{}) {
+		c.sources = append(c.sources, &remembering{inner: &settings{clouds: opts.Clouds, reach: r}})
+	}
 	var files []*file
 	err := opts.Outside(func() (err error) { files, err = readFiles(opts); return err })
 	if err != nil {
@@ -220,7 +226,6 @@ func Load(opts Options) (*Chain, error) {
 			c.sources = append(c.sources, &remembering{inner: &programs{file: f, env: opts.Environment, outside: opts.Outside}})
 		}
 	}
-	r := newReach(opts)
 	for _, h := range Helpers() {
 		if opts.Helpers != nil && !slices.Contains(opts.Helpers, h) {
 			c.sources = append(c.sources, off(h))
@@ -237,11 +242,11 @@ func builtin(name string, r reach) source {
 	case "env":
 		return &variables{r.env}
 	case "google":
-		return &remembering{inner: &google{r}}
+		return &remembering{inner: &google{reach: r}}
 	case "ecr":
 		return &remembering{inner: &ecr{reach: r}}
 	case "acr":
-		return &remembering{inner: &acr{r}}
+		return &remembering{inner: &acr{reach: r}}
 	default:
 		return &gitlab{r.env}
 	}

@@ -3,20 +3,21 @@ package credentials
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"net/http"
 	"regexp"
 	"strings"
 	"time"
+
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
+	ecrsdk "github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
 )
 
 // ecr gives logins at Amazon's registries: one call, GetAuthorizationToken,
-// signed with what aws.go finds.
+// signed with what aws.go finds, or with the settings.
 type ecr struct {
 	reach
-	now func() time.Time
+	clouds *Clouds
 }
 
 func (e *ecr) name() string { return "the built-in helper for Amazon ECR" }
@@ -29,18 +30,18 @@ var ecrHost = regexp.MustCompile(`^[0-9]{12}\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\.
 const ecrPublic = "public.ecr.aws"
 
 // ecrTarget is where and how tokens for a host are asked for.
-type ecrTarget struct{ endpoint, region, service, target string }
+type ecrTarget struct{ endpoint, region, service string }
 
 func ecrOf(host string) (ecrTarget, bool) {
 	if host == ecrPublic {
-		return ecrTarget{"https://api.ecr-public.us-east-1.amazonaws.com", "us-east-1", "ecr-public", "SpencerFrontendService.GetAuthorizationToken"}, true
+		return ecrTarget{"https://api.ecr-public.us-east-1.amazonaws.com", "us-east-1", "ecr-public"}, true
 	}
 	m := ecrHost.FindStringSubmatch(host)
 	if m == nil {
 		return ecrTarget{}, false
 	}
 	fips, region, domain := m[1], m[2], m[3]
-	t := ecrTarget{region: region, service: "ecr", target: "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"}
+	t := ecrTarget{region: region, service: "ecr"}
 	switch {
 	case domain == "on.aws":
 		t.endpoint = "https://ecr" + fips + "." + region + ".api.aws"
@@ -54,6 +55,17 @@ func ecrOf(host string) (ecrTarget, bool) {
 	return t, true
 }
 
+// keys are those of the settings, or of the job; nil where there are none.
+func (e *ecr) keys(ctx context.Context, t ecrTarget) (*aws, *awsKeys, error) {
+	a := &aws{reach: e.reach, region: t.region}
+	if e.clouds != nil {
+		k, err := a.settings(ctx, *e.clouds)
+		return a, k, err
+	}
+	k, err := a.find(ctx)
+	return a, k, err
+}
+
 func (e *ecr) find(ctx context.Context, at Place) (answer, error) {
 	t, ok := ecrOf(Normal(at.Host))
 	if !ok {
@@ -61,13 +73,7 @@ func (e *ecr) find(ctx context.Context, at Place) (answer, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
 	defer cancel()
-	if v := e.env["AWS_ENDPOINT_URL_"+strings.ToUpper(strings.ReplaceAll(t.service, "-", "_"))]; v != "" {
-		t.endpoint = v
-	} else if v := e.env["AWS_ENDPOINT_URL"]; v != "" {
-		t.endpoint = v
-	}
-	a := &aws{reach: e.reach, region: t.region, now: e.now}
-	keys, err := a.find(ctx)
+	a, keys, err := e.keys(ctx, t)
 	if err != nil {
 		return failed(e.name(), err), nil
 	}
@@ -86,38 +92,44 @@ func (e *ecr) find(ctx context.Context, at Place) (answer, error) {
 	return answer{login: Login{Username: user, Password: password}, found: true, label: label, note: "gave a token", expires: expires.Add(-margin)}, nil
 }
 
+// ecr is a client of the API of private repositories.
+func (a *aws) ecr(t ecrTarget, keys *awsKeys) *ecrsdk.Client {
+	return ecrsdk.New(ecrsdk.Options{Region: t.region, HTTPClient: a.once, Credentials: keys.provider(), Retryer: a.retryer(), BaseEndpoint: a.at(t)})
+}
+
+// at is where the API of a target is.
+func (a *aws) at(t ecrTarget) *string {
+	if moved := a.endpoint(strings.ToUpper(strings.ReplaceAll(t.service, "-", "_"))); moved != nil {
+		return moved
+	}
+	return &t.endpoint
+}
+
 // token calls GetAuthorizationToken.
 func (e *ecr) token(ctx context.Context, a *aws, t ecrTarget, keys *awsKeys) (string, time.Time, error) {
-	body := []byte("{}")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(t.endpoint, "/")+"/", nil)
-	if err != nil {
-		return "", time.Time{}, errors.New("AWS_ENDPOINT_URL is no URL")
+	var token *string
+	var expires *time.Time
+	if t.service == "ecr-public" {
+		out, err := ecrpublic.New(ecrpublic.Options{Region: t.region, HTTPClient: a.once, Credentials: keys.provider(), Retryer: a.retryer(), BaseEndpoint: a.at(t)}).
+			GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
+		if err != nil {
+			return "", time.Time{}, awsError(err)
+		}
+		if out.AuthorizationData != nil {
+			token, expires = out.AuthorizationData.AuthorizationToken, out.AuthorizationData.ExpiresAt
+		}
+	} else {
+		out, err := a.ecr(t, keys).GetAuthorizationToken(ctx, &ecrsdk.GetAuthorizationTokenInput{})
+		if err != nil {
+			return "", time.Time{}, awsError(err)
+		}
+		if len(out.AuthorizationData) > 0 {
+			token, expires = out.AuthorizationData[0].AuthorizationToken, out.AuthorizationData[0].ExpiresAt
+		}
 	}
-	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
-	req.Header.Set("X-Amz-Target", t.target)
-	if err := a.sign(ctx, req, body, t.service, keys); err != nil {
-		return "", time.Time{}, err
-	}
-	type data struct {
-		Token   string  `json:"authorizationToken"`
-		Expires float64 `json:"expiresAt"`
-	}
-	var out struct {
-		Data json.RawMessage `json:"authorizationData"`
-	}
-	if err := e.ask(e.client, req, &out); err != nil {
-		return "", time.Time{}, err
-	}
-	var list []data // of the public registry it is one, of private ones a list
-	var one data
-	if json.Unmarshal(out.Data, &list) == nil && len(list) > 0 {
-		one = list[0]
-	} else if err := json.Unmarshal(out.Data, &one); err != nil {
+	raw, err := base64.StdEncoding.DecodeString(awssdk.ToString(token))
+	if err != nil || len(raw) == 0 {
 		return "", time.Time{}, errors.New("there is no token in the answer")
 	}
-	raw, err := base64.StdEncoding.DecodeString(one.Token)
-	if err != nil || len(raw) == 0 {
-		return "", time.Time{}, fmt.Errorf("there is no token in the answer")
-	}
-	return string(raw), time.Unix(int64(one.Expires), 0), nil
+	return string(raw), awssdk.ToTime(expires), nil
 }

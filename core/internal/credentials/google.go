@@ -100,7 +100,8 @@ func (g *google) keyFile() (path string, data []byte, err error) {
 }
 
 func (g *google) ofFile(ctx context.Context, data []byte) (*oauth2.Token, error) {
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, g.client)
+	client, seen := watch(g.client)
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, client)
 	var kind struct {
 		Type googleauth.CredentialsType `json:"type"`
 	}
@@ -121,7 +122,7 @@ func (g *google) ofFile(ctx context.Context, data []byte) (*oauth2.Token, error)
 	var t *oauth2.Token
 	err = g.outside(func() error { t, err = creds.TokenSource.Token(); return err })
 	if err != nil {
-		return nil, errors.New(kindOf(err))
+		return nil, seen.or(errors.New(kindOf(err)))
 	}
 	return t, nil
 }

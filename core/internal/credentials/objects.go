@@ -118,7 +118,7 @@ func googleObject(ctx context.Context, u *url.URL, r reach) (*Object, error) {
 		at = parsed
 	}
 	o := &Object{URL: at.JoinPath(u.Host, strings.TrimPrefix(u.Path, "/")).String(), name: u.String()}
-	a := (&google{r}).access(ctx)
+	a := (&google{reach: r}).access(ctx)
 	if a.trouble {
 		return nil, fmt.Errorf("%s: %s", a.label, a.note)
 	}

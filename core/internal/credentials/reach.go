@@ -19,8 +19,9 @@ import (
 type reach struct {
 	env     map[string]string
 	outside func(func() error) error
-	client  *http.Client
-	direct  *http.Client
+	// client tries again; once does not: for libraries that do so themselves.
+	client, once *http.Client
+	direct       *http.Client
 }
 
 // Limits for what token services and metadata servers take.
@@ -29,11 +30,14 @@ const (
 	metadataTimeout = 5 * time.Second
 	metadataDial    = time.Second
 	maxAnswer       = 1 << 20
+	attempts        = 4
+	maxWait         = 4 * time.Second
 )
 
 func newReach(opts Options) reach {
 	r := reach{env: opts.Environment, outside: opts.Outside,
-		client: &http.Client{Transport: opts.Transport, Timeout: tokenTimeout, CheckRedirect: noRedirect},
+		client: &http.Client{Transport: &again{opts.Transport}, Timeout: tokenTimeout, CheckRedirect: noRedirect},
+		once:   &http.Client{Transport: opts.Transport, Timeout: tokenTimeout, CheckRedirect: noRedirect},
 		direct: &http.Client{Transport: opts.Direct, Timeout: metadataTimeout, CheckRedirect: noRedirect}}
 	if opts.Direct == nil {
 		// Outside of the cloud nobody answers: the job must not wait long.
@@ -136,15 +140,26 @@ func reason(raw []byte) string {
 	if ok {
 		code = after
 	}
-	for _, c := range code {
-		if !(c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z') {
+	if !shortCode(code) {
+		var nested struct {
+			Status string `json:"status"` // Google's APIs: {"error": {"status": "PERMISSION_DENIED"}}
+		}
+		if json.Unmarshal(e.Error, &nested) != nil || !shortCode(nested.Status) {
 			return ""
 		}
-	}
-	if len(code) == 0 || len(code) > 60 {
-		return ""
+		code = nested.Status
 	}
 	return "(" + code + ")"
+}
+
+// shortCode says whether a text is a code, and no sentence.
+func shortCode(code string) bool {
+	for _, c := range code {
+		if !(c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z') {
+			return false
+		}
+	}
+	return len(code) > 0 && len(code) <= 60
 }
 
 // failed is the answer of a helper whose cloud did not give a login. It ends

@@ -22,7 +22,7 @@ type keychain struct {
 
 // loadKeychain reads the files that may have logins.
 func loadKeychain(opts Options, transport http.RoundTripper) (*keychain, error) {
-	chain, err := credentials.Load(credentials.Options{Explicit: opts.Logins, Files: opts.CredentialFiles, Environment: opts.Environment,
+	chain, err := credentials.Load(credentials.Options{Explicit: opts.Logins, Clouds: opts.Clouds, Files: opts.CredentialFiles, Environment: opts.Environment,
 		Helpers: opts.CredentialHelpers, Outside: opts.Outside, Transport: transport})
 	if err != nil {
 		return nil, err

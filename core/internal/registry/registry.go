@@ -59,6 +59,8 @@ type Options struct {
 	Logins            []credentials.Explicit
 	CredentialFiles   []string
 	CredentialHelpers []string
+	// Clouds are keys for clouds as settings; they come after Logins.
+	Clouds credentials.Clouds
 	// PullRetries and PushRetries count attempts after the first one; 0
 	// means 3, less than 0 none.
 	PullRetries, PushRetries int
@@ -121,6 +123,10 @@ func New(opts Options) (*Client, error) {
 	c.keys, err = loadKeychain(opts, c.pull)
 	return c, err
 }
+
+// Transport reaches the services of clouds, with the proxies and certificates that
+// hold for registries.
+func (c *Client) Transport() http.RoundTripper { return c.pull }
 
 // base is the transport for pushing, or for pulling.
 func (c *Client) base(push bool) http.RoundTripper {
