@@ -105,8 +105,10 @@ type Secret struct {
 type SSH struct {
 	// ID is "default" when empty.
 	ID string
-	// Paths are one socket of an agent, or files with private keys.
+	// Paths are one socket of an agent, or files with private keys; Key is the
+	// text of one instead.
 	Paths []string
+	Key   []byte
 }
 
 // Outputs are where the image goes; any number at once.

@@ -8,6 +8,7 @@ import (
 	"github.com/distribution/reference"
 
 	"github.com/layerwright/layerwright/core/internal/credentials"
+	"github.com/layerwright/layerwright/core/internal/registry"
 )
 
 // prepareRepositories makes the repositories that are pushed to what they are to
@@ -49,4 +50,31 @@ func (b *build) prepareRepositories(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ExistingTag is the first of these references whose tag is there already; empty
+// where none is.
+func ExistingTag(ctx context.Context, references []string, r Registry) (string, error) {
+	client, err := registry.New(r.options())
+	if err != nil {
+		return "", err
+	}
+	for _, ref := range references {
+		named, err := reference.ParseNormalizedNamed(ref)
+		if err != nil {
+			return "", err
+		}
+		tagged, ok := reference.TagNameOnly(named).(reference.Tagged)
+		if !ok {
+			continue
+		}
+		there, err := client.Tags(ctx, named.Name())
+		if err != nil {
+			return "", err
+		}
+		if slices.Contains(there, tagged.Tag()) {
+			return ref, nil
+		}
+	}
+	return "", nil
 }

@@ -13,7 +13,7 @@ func (b *build) openAgents(ctx context.Context) error {
 	}
 	var sources []sshagent.Source
 	for _, s := range b.req.SSH {
-		sources = append(sources, sshagent.Source{ID: s.ID, Paths: s.Paths})
+		sources = append(sources, sshagent.Source{ID: s.ID, Paths: s.Paths, Key: s.Key})
 	}
 	var err error
 	if b.agents, err = sshagent.Open(ctx, sources); err != nil {

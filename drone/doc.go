@@ -25,15 +25,20 @@ func CI() plugin.CI {
 	return plugin.CI{
 		Name: "drone",
 		// drone exec sets neither DRONE=true nor DRONE_TAG.
-		Detect: func(env map[string]string) bool { return env["DRONE"] == "true" || env["DRONE_WORKSPACE"] != "" },
-		New:    newAdapter,
+		Detect: func(env map[string]string) bool {
+			return env["DRONE"] == "true" || env["DRONE_WORKSPACE"] != "" || env["HARNESS_BUILD_ID"] != "" || env["HARNESS_PIPELINE_ID"] != ""
+		},
+		New: newAdapter,
 	}
 }
 
 func newAdapter(j plugin.Job) plugin.Adapter { return &adapter{job: j} }
 
 type adapter struct {
-	job     plugin.Job
+	job plugin.Job
+	// env are the job's variables, and those of env_file.
+	env     map[string]string
+	own     own
 	notices []string
 }
 

@@ -56,6 +56,7 @@ func TestRecordedStepsAreDetected(t *testing.T) {
 	}
 	require.True(t, Woodpecker().Detect(jobOf(t, "woodpecker")))
 	require.False(t, CI().Detect(map[string]string{"CI": "true"}))
+	require.True(t, CI().Detect(map[string]string{"CI": "true", "HARNESS_PIPELINE_ID": "p"}))
 }
 
 func TestRecordedStepsHaveTheirTags(t *testing.T) {
@@ -122,19 +123,19 @@ func TestTheTagsFile(t *testing.T) {
 }
 
 func TestUnknownAndUselessSettingsAreSaid(t *testing.T) {
-	p := prepare(t, step("BULD_ARGS", "A=1", "SQUASH", "true", "SNAPSHOT_MODE", "redo", "SOMETHING_ELSE_ALTOGETHER", "1"))
+	p := prepare(t, step("BULD_ARGS", "A=1", "STORAGE_DRIVER", "vfs", "SNAPSHOT_MODE", "redo", "SOMETHING_ELSE_ALTOGETHER", "1"))
 	require.Equal(t, []string{
 		"setting buld_args is unknown and has no effect: did you mean build_args?",
 		"setting snapshot_mode has no effect: it tunes Kaniko, which this is not",
 		"setting something_else_altogether is unknown and has no effect",
-		"setting squash has no effect: there is no Docker daemon",
+		"setting storage_driver has no effect: there is no Docker daemon",
 	}, p.Notices)
 }
 
 func TestAllMistakesAreSaidAtOnceInDronesWords(t *testing.T) {
 	a, _ := job(step("LOGINS", "{geheim", "NO_PUSH", "maybe", "TAGS_FILE", "missing", "REPO", "a b", "LOAD", "true", "USERNAME", "u"), map[string]string{})
 	_, err := plugin.Prepare(a.Read())
-	for _, text := range []string{"setting logins: not a JSON list", "setting push: ", "setting tags_file: read missing", "setting repo: a b", "setting load: ", "setting password: it is missing"} {
+	for _, text := range []string{"setting logins: not a JSON list", `setting no_push: "maybe" is neither true nor false`, "setting tags_file: read missing", "setting repo: a b", "setting load: ", "setting password: it is missing"} {
 		require.ErrorContains(t, err, text)
 	}
 	require.NotContains(t, err.Error(), "geheim")
@@ -163,15 +164,20 @@ func TestEverySettingCanBeReached(t *testing.T) {
 	known := map[string]bool{}
 	for _, f := range plugin.Fields() {
 		known[f.Name] = true
+		require.NotEmpty(t, exampleOf(f), "%s has no example", f.Name)
 		for _, name := range append([]string{variable(f.Name)}, names()[f.Name]...) {
-			if f.Name == "auto-tag" {
-				continue // true means drone
+			if f.Name == "auto-tag" || name == "SOURCE_TAR_PATH" {
+				continue // true means drone; of no effect without push_only
 			}
 			a, _ := job(map[string]string{"PLUGIN_" + strings.ReplaceAll(name, "_", "-"): "a=value"}, map[string]string{})
 			values, _, _ := a.Read()
 			require.Equal(t, []string{"a=value"}, values[f.Name].Values, name)
 		}
 		require.NotContains(t, ignored(), variable(f.Name))
+	}
+	for _, o := range ownSettings() {
+		require.NotEmpty(t, o.help, o.name)
+		require.NotEmpty(t, o.example, o.name)
 	}
 	for setting := range names() {
 		require.True(t, known[setting], setting)
@@ -180,7 +186,12 @@ func TestEverySettingCanBeReached(t *testing.T) {
 
 func FuzzSplit(f *testing.F) {
 	f.Add("build-args", ",A=1,x")
-	f.Fuzz(func(t *testing.T, setting, text string) { split(setting, text) })
+	f.Add("tags", `["a",1]`)
+	f.Add("labels", `{"a":"b"}`)
+	f.Fuzz(func(t *testing.T, setting, text string) {
+		list, err := split(setting, text)
+		require.False(t, err != nil && len(list) > 0)
+	})
 }
 
 var update = flag.Bool("update", false, "write the documentation")

@@ -1,7 +1,6 @@
 package drone
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,43 +9,236 @@ import (
 	"strings"
 	"time"
 
+	"github.com/joho/godotenv"
+
 	"github.com/layerwright/layerwright/plugin"
 	"github.com/layerwright/layerwright/plugin/tags"
 )
 
+// reading is what Read collects.
+type reading struct {
+	given  map[string]string
+	values plugin.Values
+	facts  plugin.Facts
+}
+
+// set gives a setting values; name is the variable that they come from.
+func (r *reading) set(setting, name string, list ...string) {
+	r.values[setting] = plugin.Given{Values: list, Source: "setting " + strings.ToLower(name)}
+}
+
+func (r *reading) first(setting string) string {
+	if list := r.values[setting].Values; len(list) > 0 {
+		return list[0]
+	}
+	return ""
+}
+
 // Read implements plugin.Adapter.
 func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
-	given := settings(a.job.Env)
-	values := plugin.Values{}
+	problems := map[string]error{}
+	a.env = a.job.Env
+	a.envFile(problems)
+	r := &reading{given: settings(a.env), values: plugin.Values{}}
+	a.bare(r.given)
+	a.own = parseOwn(r.given, problems)
+	r.facts = a.facts()
+	r.facts.Problems = problems
+	used := r.read()
+	if _, named := r.values["file"]; !named {
+		// Drone's plugins look into the working directory first, whatever the
+		// context is: a name does so, none means the context's.
+		r.values["file"] = plugin.Given{Values: []string{"Dockerfile"}, Source: "as in Drone's plugins"}
+	}
+	a.pushing(r)
+	a.arguments(r)
+	a.tagging(r)
+	a.names(r)
+	a.logins(r)
+	a.notice(r, used)
+	r.facts.Notices = a.notices
+	return r.values, r.facts, plugin.Host{Spell: r.spell, Env: a.env, ReadFile: a.job.ReadFile, Glob: a.job.Glob}
+}
+
+// envFile adds the variables of that file to those that are not set.
+func (a *adapter) envFile(problems map[string]error) {
+	name := settings(a.env)["ENV_FILE"]
+	if name == "" {
+		return
+	}
+	data, err := a.job.ReadFile(name)
+	if err != nil {
+		problems["env_file"] = fmt.Errorf("read %s: %w", name, err)
+		return
+	}
+	more, err := godotenv.UnmarshalBytes(data)
+	if err != nil {
+		problems["env_file"] = fmt.Errorf("%s has a line that is not KEY=VALUE", name) // the library's error has the line
+		return
+	}
+	maps.Copy(more, a.env)
+	a.env = more
+}
+
+// bare adds variables that count without PLUGIN_.
+func (a *adapter) bare(given map[string]string) {
+	cloud := a.cloud(given)
+	for _, b := range bare() {
+		if given[b.setting] != "" || b.cloud != "" && b.cloud != cloud {
+			continue
+		}
+		for _, name := range strings.Fields(b.variables) {
+			if v := a.env[name]; v != "" && given[b.setting] == "" {
+				given[b.setting] = v
+			}
+		}
+	}
+}
+
+// read takes the neutral settings, and says which variables it has used.
+func (r *reading) read() map[string]bool {
 	used := map[string]bool{}
 	for _, f := range plugin.Fields() {
 		for _, name := range append([]string{variable(f.Name)}, names()[f.Name]...) {
 			used[name] = true
-			text, ok := given[name]
-			if _, set := values[f.Name]; !ok || set {
+			text, ok := r.given[name]
+			if _, set := r.values[f.Name]; !ok || set {
 				continue
 			}
-			list := []string{text}
-			if f.List() {
-				list = split(f.Name, text)
+			if !f.List() {
+				r.set(f.Name, name, text)
+				continue
 			}
-			values[f.Name] = plugin.Given{Values: list, Source: "setting " + strings.ToLower(name)}
+			list, err := split(f.Name, text)
+			if err != nil {
+				r.facts.Problems[strings.ToLower(name)] = err
+			}
+			r.set(f.Name, name, list...)
 		}
 	}
-	if _, named := values["file"]; !named {
-		// Drone's plugins look into the working directory first, whatever the
-		// context is: a name does so, none means the context's.
-		values["file"] = plugin.Given{Values: []string{"Dockerfile"}, Source: "as in Drone's plugins"}
+	return used
+}
+
+// pushing is whether, and what, is pushed.
+func (a *adapter) pushing(r *reading) {
+	for name, off := range map[string]bool{"NO_PUSH": a.own.NoPush, "DRY_RUN": a.own.DryRun} {
+		if r.given[name] != "" && (off || r.first("push") == "") {
+			r.set("push", name, strconv.FormatBool(!off))
+		}
 	}
-	facts := a.facts()
-	a.special(given, values, &facts)
-	for _, name := range slices.Sorted(maps.Keys(given)) {
+	switch {
+	case a.own.PushOnly && (a.own.NoPush || a.own.DryRun):
+		r.facts.Problems["push_only"] = errors.New("it cannot be used together with no_push or dry_run")
+	case a.own.PushOnly && r.first("push-from") == "":
+		r.facts.Problems["push_only"] = errors.New("source_tar_path is missing: there is nothing to push")
+	case !a.own.PushOnly && r.first("push-from") != "" && r.values["push-from"].Source == "setting source_tar_path":
+		delete(r.values, "push-from")
+		a.notices = append(a.notices, "setting source_tar_path has no effect without push_only")
+	}
+	for name, why := range refused() {
+		if r.given[name] != "" {
+			r.facts.Problems[strings.ToLower(name)] = errors.New(why)
+		}
+	}
+	if text := r.first("cache-ttl"); text != "" {
+		if hours, err := strconv.Atoi(strings.TrimSpace(text)); err == nil { // drone-kaniko's are hours
+			r.set("cache-ttl", "CACHE_TTL", (time.Duration(hours) * time.Hour).String())
+		}
+	}
+	if on, err := strconv.ParseBool(r.first("cache")); err == nil && !on && r.first("cache-repo") != "" {
+		delete(r.values, "cache-repo")
+		a.notices = append(a.notices, "setting cache_repo has no effect: "+strings.TrimPrefix(r.values["cache"].Source, "setting ")+" is false")
+	}
+	// A truth value in drone-kaniko, a list of registries here.
+	if on, err := strconv.ParseBool(r.first("skip-tls-verify-registries")); err == nil {
+		delete(r.values, "skip-tls-verify-registries")
+		if on {
+			r.set("skip-tls-verify", "SKIP_TLS_VERIFY_REGISTRY", "true")
+		}
+	}
+}
+
+// arguments are build arguments, labels and secrets.
+func (a *adapter) arguments(r *reading) {
+	if many := a.own.BuildArgsNew; len(many) > 0 {
+		switch args := r.values["build-args"].Values; {
+		case a.own.MultipleBuildArgs || len(args) == 0:
+			r.set("build-args", "BUILD_ARGS_NEW", many...)
+		default:
+			a.notices = append(a.notices, "setting build_args_new has no effect beside build_args, unless multiple_build_args is true")
+		}
+	}
+	if names := a.own.BuildArgsFromEnv; len(names) > 0 {
+		r.set("build-args", "BUILD_ARGS_FROM_ENV", append(slices.Clone(r.values["build-args"].Values), names...)...)
+	}
+	if labels := a.own.LabelSchema; len(labels) > 0 {
+		all := slices.Clone(r.values["labels"].Values)
+		for _, l := range labels {
+			all = append(all, "org.opencontainers.image."+strings.TrimSpace(l))
+		}
+		r.set("labels", "LABEL_SCHEMA", all...)
+	}
+	if link := a.own.RepoLink; link != "" {
+		r.facts.Project.URL = link
+	}
+	switch s := a.own.Secret; {
+	case s.variable != "":
+		r.set("secret-envs", "SECRET", append(slices.Clone(r.values["secret-envs"].Values), s.id+"="+s.variable)...)
+	case s.file != "":
+		r.set("secret-files", "SECRET", append(slices.Clone(r.values["secret-files"].Values), s.id+"="+s.file)...)
+	}
+}
+
+// tagging is auto_tag, a truth value here, and the file with tags.
+func (a *adapter) tagging(r *reading) {
+	if auto := r.values["auto-tag"]; len(auto.Values) > 0 {
+		switch on, err := strconv.ParseBool(auto.Values[0]); {
+		case err == nil && on:
+			auto.Values = []string{string(tags.Drone)}
+			r.values["auto-tag"] = auto
+			if expand, _ := strconv.ParseBool(r.first("expand-tags")); expand {
+				r.facts.Problems["expand_tag"] = errors.New("it cannot be used together with auto_tag: it is for tags that are set")
+			}
+		case err == nil:
+			delete(r.values, "auto-tag")
+		}
+	}
+	if len(r.values["tags"].Values) > 0 {
+		return
+	}
+	name := a.own.TagsFile
+	if name == "" {
+		name = ".tags"
+	}
+	data, err := a.job.ReadFile(name)
+	if err != nil {
+		if a.own.TagsFile != "" {
+			r.facts.Problems["tags_file"] = fmt.Errorf("read %s: %w", name, err)
+		}
+		return
+	}
+	// Commas, spaces and lines separate.
+	list := strings.FieldsFunc(string(data), func(c rune) bool { return strings.ContainsRune(", \t\r\n", c) })
+	if len(list) > 0 {
+		r.values["tags"] = plugin.Given{Values: list, Source: "file " + name}
+	}
+}
+
+// notice says which settings have no effect.
+func (a *adapter) notice(r *reading, used map[string]bool) {
+	for _, s := range ownSettings() {
+		used[s.name] = true
+	}
+	for _, n := range []string{"DOCKER_REGISTRY", "DOCKER_USERNAME", "DOCKER_PASSWORD"} {
+		used[n] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.given)) {
 		why, known := ignored()[name]
-		_, isSpecial := special()[name]
+		_, isRefused := refused()[name]
 		switch {
 		case known:
 			a.notices = append(a.notices, fmt.Sprintf("setting %s has no effect: %s", strings.ToLower(name), why))
-		case used[name] || isSpecial:
+		case used[name] || isRefused:
 		default:
 			text := "setting " + strings.ToLower(name) + " is unknown and has no effect"
 			if near := nearest(name); near != "" {
@@ -55,136 +247,14 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 			a.notices = append(a.notices, text)
 		}
 	}
-	facts.Notices = a.notices
-	return values, facts, plugin.Host{Spell: spell, Env: a.job.Env, ReadFile: a.job.ReadFile, Glob: a.job.Glob}
 }
 
-// split takes a list apart. Drone joins lists with commas and escapes nothing, so
-// that a part of build arguments or labels that is no KEY=VALUE belongs to the
-// one before; a rule of tags has commas of its own and stands alone.
-func split(setting, text string) (list []string) {
-	var fromJSON []string
-	if strings.HasPrefix(strings.TrimSpace(text), "[") && json.Unmarshal([]byte(text), &fromJSON) == nil {
-		return fromJSON
-	}
-	for _, line := range strings.Split(text, "\n") {
-		switch setting {
-		case "tags":
-			for i, rule := range strings.Split(","+line, ",type=") {
-				if i > 0 {
-					list = append(list, "type="+rule)
-				} else {
-					list = append(list, strings.Split(strings.Trim(rule, ","), ",")...)
-				}
-			}
-		case "secrets", "outputs", "cache-from", "cache-to", "flavor":
-			list = append(list, line)
-		case "build-args", "labels", "annotations":
-			for i, part := range strings.Split(line, ",") {
-				if i > 0 && !strings.Contains(part, "=") {
-					list[len(list)-1] += "," + part
-				} else {
-					list = append(list, part)
-				}
-			}
-		default:
-			list = append(list, strings.Split(line, ",")...)
-		}
-	}
-	return list
-}
-
-// special carries out the settings of that table.
-func (a *adapter) special(given map[string]string, values plugin.Values, facts *plugin.Facts) {
-	set := func(setting, name string, list ...string) {
-		values[setting] = plugin.Given{Values: list, Source: "setting " + strings.ToLower(name)}
-	}
-	for _, name := range []string{"NO_PUSH", "DRY_RUN"} {
-		if off, err := strconv.ParseBool(given[name]); given[name] != "" {
-			set("push", name, strconv.FormatBool(!off))
-			if err != nil {
-				set("push", name, given[name]) // where it is complained about
-			}
-		}
-	}
-	if text := given["BUILD_ARGS_NEW"]; text != "" {
-		set("build-args", "BUILD_ARGS_NEW", append(values["build-args"].Values, strings.Split(text, ";")...)...)
-	}
-	if text := given["BUILD_ARGS_FROM_ENV"]; text != "" {
-		set("build-args", "BUILD_ARGS_FROM_ENV", append(values["build-args"].Values, strings.Split(text, ",")...)...)
-	}
-	if text := first(values["cache-ttl"].Values); text != "" {
-		if hours, err := strconv.Atoi(text); err == nil { // drone-kaniko's are hours
-			set("cache-ttl", "CACHE_TTL", (time.Duration(hours) * time.Hour).String())
-		}
-	}
-	if auto := values["auto-tag"]; len(auto.Values) > 0 {
-		switch on, err := strconv.ParseBool(auto.Values[0]); {
-		case err == nil && on:
-			auto.Values = []string{string(tags.Drone)}
-			values["auto-tag"] = auto
-		case err == nil:
-			delete(values, "auto-tag")
-		}
-	}
-	if registry := first(values["registry"].Values); registry != "" && given["EXPAND_REPO"] == "true" {
-		for i, repo := range values["images"].Values {
-			if !strings.HasPrefix(repo, registry+"/") {
-				values["images"].Values[i] = registry + "/" + repo
-			}
-		}
-	}
-	a.tagsFile(given, values, facts)
-	for _, name := range []string{"CONFIG", "DOCKER_PLUGIN_CONFIG"} {
-		if text := given[name]; text != "" {
-			facts.AuthConfig = []byte(text)
-		}
-	}
-	if text := given["LOGINS"]; text != "" {
-		var list []plugin.Login
-		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			facts.Problems["logins"] = errors.New("not a JSON list of objects with registry, username and password")
-		}
-		facts.Logins = list
-	}
-}
-
-// tagsFile reads .tags where no tags are set: commas, spaces and lines separate.
-func (a *adapter) tagsFile(given map[string]string, values plugin.Values, facts *plugin.Facts) {
-	if len(values["tags"].Values) > 0 {
-		return
-	}
-	name := given["TAGS_FILE"]
-	if name == "" {
-		name = ".tags"
-	}
-	data, err := a.job.ReadFile(name)
-	if err != nil {
-		if given["TAGS_FILE"] != "" {
-			facts.Problems["tags_file"] = fmt.Errorf("read %s: %w", name, err)
-		}
-		return
-	}
-	list := strings.FieldsFunc(string(data), func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
-	if len(list) > 0 {
-		values["tags"] = plugin.Given{Values: list, Source: "file " + name}
-	}
-}
-
-func first(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	return list[0]
-}
-
-// facts are Drone's variables, or Woodpecker's where those are missing.
+// facts are Drone's variables, Woodpecker's where those are missing.
 func (a *adapter) facts() plugin.Facts {
-	env := a.job.Env
 	of := func(names ...string) string {
 		for _, n := range names {
-			if env[n] != "" {
-				return env[n]
+			if a.env[n] != "" {
+				return a.env[n]
 			}
 		}
 		return ""
@@ -192,7 +262,6 @@ func (a *adapter) facts() plugin.Facts {
 	link := of("DRONE_REPO_LINK", "CI_REPO_URL")
 	repo := of("DRONE_REPO", "CI_REPO")
 	return plugin.Facts{
-		Problems: map[string]error{},
 		Event: tags.Event{
 			Name: of("DRONE_BUILD_EVENT", "CI_PIPELINE_EVENT", "DRONE_EVENT"), Ref: of("DRONE_COMMIT_REF", "CI_COMMIT_REF"), SHA: of("DRONE_COMMIT_SHA", "CI_COMMIT_SHA"),
 			DefaultBranch: of("DRONE_REPO_BRANCH", "CI_REPO_DEFAULT_BRANCH"), BaseRef: of("DRONE_TARGET_BRANCH", "CI_COMMIT_TARGET_BRANCH"), Now: a.job.Now(),

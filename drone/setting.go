@@ -1,6 +1,7 @@
 package drone
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/layerwright/layerwright/plugin"
@@ -12,34 +13,59 @@ import (
 func names() map[string][]string {
 	return map[string][]string{
 		"file": {"DOCKERFILE"}, "images": {"REPO"}, "tags": {"TAG"}, "platforms": {"PLATFORM", "CUSTOM_PLATFORM"},
-		"auto-tag": {"DEFAULT_TAGS"}, "auto-tag-suffix": {"DEFAULT_SUFFIX"}, "labels": {"CUSTOM_LABELS", "LABEL"}, "default-labels": {"AUTO_LABEL"},
-		"username": {"DOCKER_USERNAME"}, "password": {"DOCKER_PASSWORD"}, "registry": {"DOCKER_REGISTRY"},
-		"tar-path": {"DESTINATION_TAR_PATH"}, "cache": {"ENABLE_CACHE"}, "registry-mirrors": {"MIRROR", "MIRRORS"}, "insecure-registries": {"INSECURE_REGISTRY"}, "registry-certificates": {"REGISTRY_CERTIFICATE"},
+		"auto-tag": {"DEFAULT_TAGS"}, "auto-tag-suffix": {"DEFAULT_SUFFIX"}, "expand-tags": {"EXPAND_TAG"}, "labels": {"CUSTOM_LABELS", "LABEL"}, "default-labels": {"AUTO_LABEL"},
+		"tar-path": {"DESTINATION_TAR_PATH"}, "push-from": {"SOURCE_TAR_PATH"}, "cache": {"ENABLE_CACHE"}, "registry-mirrors": {"MIRROR", "MIRRORS"},
+		"insecure-registries": {"INSECURE_REGISTRY"}, "registry-certificates": {"REGISTRY_CERTIFICATE"}, "registry-client-certs": {"REGISTRY_CLIENT_CERT"},
 		"skip-tls-verify-registries": {"SKIP_TLS_VERIFY_REGISTRY"}, "add-hosts": {"ADD_HOST"}, "pull-retry": {"IMAGE_DOWNLOAD_RETRY"},
-		"verbosity": {"LOG_LEVEL"}, "digest-file": {"IMAGE_NAME_WITH_DIGEST_FILE"},
+		"verbosity": {"LOG_LEVEL"}, "ignore-paths": {"IGNORE_PATH"}, "secret-envs": {"SECRETS_FROM_ENV"}, "secret-files": {"SECRETS_FROM_FILE"}, "ssh-key": {"SSH_AGENT_KEY"},
+		"single-snapshot": {"SQUASH"}, "skip-if-tag-exists": {"SKIP_PUSH_IF_TAG_EXISTS"},
+		"aws-access-key-id": {"ACCESS_KEY"}, "aws-secret-access-key": {"SECRET_KEY"}, "aws-role": {"ASSUME_ROLE"}, "aws-external-id": {"EXTERNAL_ID"}, "aws-region": {"REGION"},
+		"google-key": {"JSON_KEY"}, "google-project-number": {"PROJECT_NUMBER"}, "google-pool-id": {"POOL_ID"}, "google-provider-id": {"PROVIDER_ID"}, "google-service-account": {"SERVICE_ACCOUNT_EMAIL"},
+		"azure-client-id": {"CLIENT_ID"}, "azure-client-secret": {"CLIENT_SECRET"}, "azure-client-certificate": {"CLIENT_CERTIFICATE"}, "azure-tenant-id": {"TENANT_ID"},
+		"oidc-token": {"OIDC_TOKEN_ID"},
 	}
 }
 
-// special are settings that are not simply a neutral one by another name.
-func special() map[string]string {
+// bare are variables that drone-docker and drone-kaniko read without PLUGIN_, by the
+// setting that they stand for; a setting comes first. Those of a cloud only count
+// where the image goes to a registry of it: TOKEN may be anything.
+func bare() []struct{ setting, cloud, variables string } {
+	return []struct{ setting, cloud, variables string }{
+		{"MIRROR", "", "DOCKER_PLUGIN_MIRROR"}, {"CONFIG", "", "DOCKER_PLUGIN_CONFIG"},
+		{"ACCESS_KEY", "aws", "ECR_ACCESS_KEY"}, {"SECRET_KEY", "aws", "ECR_SECRET_KEY"}, {"REGION", "aws", "ECR_REGION"}, {"CREATE_REPOSITORY", "aws", "ECR_CREATE_REPOSITORY"},
+		{"JSON_KEY", "google", "GCR_JSON_KEY GOOGLE_CREDENTIALS TOKEN"}, {"GOOGLE_ACCESS_TOKEN", "google", "ACCESS_TOKEN"},
+		{"USERNAME", "azure", "SERVICE_PRINCIPAL_CLIENT_ID"}, {"PASSWORD", "azure", "SERVICE_PRINCIPAL_CLIENT_SECRET"},
+		{"CLIENT_ID", "azure", "CLIENT_ID AZURE_CLIENT_ID AZURE_APP_ID"}, {"CLIENT_SECRET", "azure", "CLIENT_SECRET"}, {"CLIENT_CERTIFICATE", "azure", "CLIENT_CERTIFICATE"},
+		{"TENANT_ID", "azure", "TENANT_ID AZURE_TENANT_ID"}, {"AZURE_AUTHORITY_HOST", "azure", "AZURE_AUTHORITY_HOST"},
+	}
+}
+
+// refused are known settings that would promise what is not done.
+func refused() map[string]string {
 	return map[string]string{
-		"NO_PUSH": "true pushes nothing", "DRY_RUN": "true pushes nothing",
-		"BUILD_ARGS_NEW": "build arguments, separated by ;", "BUILD_ARGS_FROM_ENV": "names of variables that become build arguments",
-		"TAGS_FILE": "file with tags, .tags by default, used where there are no tags", "EXPAND_REPO": "true puts registry before repo",
-		"LOGINS": "JSON list of registry, username and password", "CONFIG": "text of a config.json", "DOCKER_PLUGIN_CONFIG": "text of a config.json",
-		"ARTIFACT_FILE": "file that gets the images as JSON of kind docker/v1",
+		"SOURCE_IMAGE":       "it names an image in a Docker daemon, and there is none: save it to a file, and set source_tar_path",
+		"COSIGN_PRIVATE_KEY": "images are not signed here: leave it out, and run cosign in a step of its own with the digest of DRONE_OUTPUT",
 	}
 }
 
 // ignored are known settings without effect, and why.
 func ignored() map[string]string {
-	const daemon, kaniko = "there is no Docker daemon", "it tunes Kaniko, which this is not"
-	list := map[string]string{"SQUASH": daemon, "COMPRESS": daemon, "PULL_IMAGE": "base images are always resolved anew", "QUIET": "use verbosity"}
-	for _, n := range strings.Fields("STORAGE_DRIVER STORAGE_PATH BIP MTU CUSTOM_DNS CUSTOM_DNS_SEARCH IPV6 EXPERIMENTAL DEBUG DAEMON_OFF DAEMON_RETRY_COUNT PURGE BUILDKIT_CONFIG") {
-		list[n] = daemon
+	const daemon, kaniko, builder = "there is no Docker daemon", "it tunes Kaniko, which this is not", "there is no buildx builder: this is the builder"
+	list := map[string]string{
+		"COMPRESS": "the context is not sent anywhere", "PULL_IMAGE": "base images are always resolved anew", "QUIET": "use verbosity",
+		"EMAIL": "registries do not ask for it", "FORCE": "it is for running Kaniko outside of its image",
+		"LOG_TIMESTAMP": "Drone shows times itself", "CACHE_COPY_LAYERS": "results of all steps are kept", "CACHE_RUN_LAYERS": "results of all steps are kept",
+		"WORKLOAD_IDENTITY": "json_key says itself what it is", "SUBSCRIPTION_ID": "it is for a link to Azure's portal, which is not made",
+		"DAEMON_REGISTRY": "the artifact file names the registry", "COSIGN_PASSWORD": "images are not signed here", "COSIGN_PARAMS": "images are not signed here",
 	}
-	for _, n := range strings.Fields("SNAPSHOT_MODE USE_NEW_RUN SKIP_UNUSED_STAGES CLEANUP IGNORE_VAR_RUN COMPRESSED_CACHING IMAGE_FS_EXTRACT_RETRY") {
-		list[n] = kaniko
+	for why, text := range map[string]string{
+		daemon:  "STORAGE_DRIVER STORAGE_PATH BIP MTU CUSTOM_DNS CUSTOM_DNS_SEARCH IPV6 EXPERIMENTAL DEBUG DAEMON_OFF DAEMON_RETRY_COUNT PURGE BUILDKIT_CONFIG BUILDKIT_DEBUG",
+		kaniko:  "SNAPSHOT_MODE USE_NEW_RUN SKIP_UNUSED_STAGES CLEANUP IGNORE_VAR_RUN COMPRESSED_CACHING IMAGE_FS_EXTRACT_RETRY",
+		builder: "BUILDER_NAME BUILDER_CONFIG BUILDER_DRIVER BUILDER_DRIVER_OPTS BUILDER_DRIVER_OPTS_NEW BUILDER_REMOTE_CONN BUILDX_LOAD BUILDKIT_DRIVEROPT",
+	} {
+		for _, n := range strings.Fields(text) {
+			list[n] = why
+		}
 	}
 	return list
 }
@@ -49,12 +75,16 @@ func variable(setting string) string {
 	return strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
 }
 
-// spell is a setting as it stands in the YAML: build_args, repo.
-func spell(setting string) string {
+// spell is a setting as it stands in the YAML: as it was written there, or else as
+// Drone's plugins call it.
+func (r *reading) spell(setting string) string {
+	if source := r.values[setting].Source; strings.HasPrefix(source, "setting ") {
+		return source
+	}
 	name := variable(setting)
-	switch setting {
-	case "images", "file":
-		name = names()[setting][0]
+	cloud, _, _ := strings.Cut(setting, "-")
+	if known := names()[setting]; len(known) > 0 && (slices.Contains([]string{"images", "file", "push-from", "oidc-token"}, setting) || slices.Contains([]string{"aws", "google", "azure"}, cloud)) {
+		name = known[0]
 	}
 	return "setting " + strings.ToLower(name)
 }
@@ -65,7 +95,7 @@ func settings(env map[string]string) map[string]string {
 	out := map[string]string{}
 	for k, v := range env {
 		if name, ok := strings.CutPrefix(k, "PLUGIN_"); ok && strings.TrimSpace(v) != "" {
-			out[strings.ReplaceAll(name, "-", "_")] = v
+			out[strings.ToUpper(strings.ReplaceAll(name, "-", "_"))] = v
 		}
 	}
 	return out
@@ -78,8 +108,8 @@ func nearest(name string) string {
 	for _, f := range plugin.Fields() {
 		known = append(append(known, variable(f.Name)), names()[f.Name]...)
 	}
-	for n := range special() {
-		known = append(known, n)
+	for _, s := range ownSettings() {
+		known = append(known, s.name)
 	}
 	for _, n := range known {
 		if d := distance(name, n); d < limit || d == limit && best != "" && n < best {

@@ -76,7 +76,7 @@ func TestEverySettingDoesSomething(t *testing.T) {
 	again := prepare(t, map[string]string{"SSH_AUTH_SOCK": "/agent", "API_TOKEN": "abcdef"}, base...)
 	require.Equal(t, plain, again, "what did not change is equal")
 	other := map[string][]string{
-		"ignore-paths": {"/tmp"}, "expand-tags": {"true", "tags", "v1.2.3"}, "single-snapshot": {"true"}, "insecure-pull": {"true"}, "skip-tls-verify-pull": {"true"},
+		"ssh-key": {"geheim"}, "skip-if-tag-exists": {"true"}, "ignore-paths": {"/tmp"}, "expand-tags": {"true", "tags", "v1.2.3"}, "single-snapshot": {"true"}, "insecure-pull": {"true"}, "skip-tls-verify-pull": {"true"},
 		"skip-default-registry-fallback": {"true"}, "create-repository": {"true"}, "scan-on-push": {"true"}, "repository-policy": {"json"}, "lifecycle-policy": {"json"},
 		"aws-access-key-id": {"K", "aws-secret-access-key", "geheim"}, "aws-secret-access-key": {"geheim", "aws-access-key-id", "K"}, "aws-session-token": {"geheim", "aws-access-key-id", "K", "aws-secret-access-key", "geheim"},
 		"aws-external-id": {"x", "aws-role", "r"}, "google-key": {"geheim"}, "google-access-token": {"geheim"},

@@ -23,6 +23,8 @@ type Plan struct {
 	Labels map[string]string
 	// PushFrom is what is pushed instead of a build; may be empty.
 	PushFrom string
+	// SkipExisting builds nothing where one of the tags is there already.
+	SkipExisting bool
 	// Notices say what was changed, or has no effect.
 	Notices []string
 	// Secrets are values to hide before anything else is printed.
@@ -50,7 +52,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	s := c.read(values)
 	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
 	p.pushUnsaid = len(values["push"].Values) == 0 || values["push"].Source == "default"
-	p.PushFrom = s.PushFrom
+	p.PushFrom, p.SkipExisting = s.PushFrom, s.SkipIfTagExists
 	p.Notices = append(p.Notices, facts.Notices...)
 	for _, name := range slices.Sorted(maps.Keys(facts.Problems)) {
 		c.add(name, "%w", facts.Problems[name])
@@ -72,6 +74,9 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	r.NamedContexts = c.namedContexts(s.BuildContexts)
 	r.ExtraHosts, r.Ulimits, r.ShmSize = c.hosts(split(s.AddHosts)), c.ulimits(split(s.Ulimits)), c.size("shm-size", s.ShmSize)
 	r.SSH = c.ssh(s.SSH)
+	if s.SSHKey != "" {
+		r.SSH = append(r.SSH, core.SSH{ID: "default", Key: []byte(s.SSHKey + "\n")}) // a host may have trimmed it
+	}
 	r.Secrets = c.secrets(s)
 	c.refused(s)
 	p.names(c, facts)
@@ -183,7 +188,7 @@ func (p *Plan) secretValues(facts Facts) {
 	for _, s := range facts.Secrets {
 		p.Secrets = append(p.Secrets, []byte(s))
 	}
-	for _, s := range append(slices.Clone(p.Settings.Secrets), p.Settings.Password, p.Settings.GitToken) {
+	for _, s := range append(slices.Clone(p.Settings.Secrets), p.Settings.Password, p.Settings.GitToken, p.Settings.SSHKey) {
 		if _, value, ok := strings.Cut(s, "="); ok {
 			p.Secrets = append(p.Secrets, []byte(value))
 		}

@@ -46,6 +46,18 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	return hide.Outcome(out)
 }
 
+// skipExisting looks for the tags, where that is wanted.
+func (p *Plan) skipExisting(ctx context.Context) error {
+	if !p.SkipExisting || p.Request.Outputs.NoPush || p.Skip() != "" {
+		return nil
+	}
+	ref, err := core.ExistingTag(ctx, p.Request.Outputs.Destinations, p.Request.Registry)
+	if ref != "" {
+		p.Names.Skip = ref + " is there already"
+	}
+	return err
+}
+
 // carryOut builds, or merges or pushes what was built before.
 func (p *Plan) carryOut(ctx context.Context, r core.Request) (*core.Result, error) {
 	switch {

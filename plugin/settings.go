@@ -28,8 +28,9 @@ type Settings struct {
 	Secrets, SecretEnvs, SecretFiles []string
 	// GitToken opens a build context that is a git repository.
 	GitToken string
-	// SSH are ID[=SOCKET|KEY,…].
-	SSH []string
+	// SSH are ID[=SOCKET|KEY,…]; SSHKey is the text of a private key.
+	SSH    []string
+	SSHKey string
 	// NoCache runs every step, NoCacheFilters those of some stages.
 	NoCache        bool
 	NoCacheFilters []string
@@ -56,6 +57,8 @@ type Settings struct {
 	// patterns of files with digests.
 	PushByDigest, Merge bool
 	Digests             []string
+	// SkipIfTagExists builds nothing where one of the tags is there already.
+	SkipIfTagExists bool
 	// Outputs are type=TYPE,dest=PATH as docker has them.
 	Outputs []string
 	// OCILayout and Tar are paths of a layout and of what docker load reads.

@@ -24,6 +24,11 @@ func addKey(keys agent.Agent, path string) (err error) {
 		return fault.New(fault.User, "read ssh key: %w", err).With("Name a file with a private key that this user can read.")
 	}
 	defer clear(data)
+	return addKeyText(keys, data, path)
+}
+
+// addKeyText adds a key; path is what messages call it.
+func addKeyText(keys agent.Agent, data []byte, path string) error {
 	key, err := ssh.ParseRawPrivateKey(data)
 	var locked *ssh.PassphraseMissingError
 	switch block, _ := pem.Decode(data); {

@@ -35,6 +35,8 @@ type Source struct {
 	ID string
 	// Paths are one socket of an agent, or files with private keys.
 	Paths []string
+	// Key is the text of a private key.
+	Key []byte
 }
 
 // Agents are a build's agents. Methods may be called side by side; nil has no
@@ -88,6 +90,14 @@ func Open(ctx context.Context, sources []Source) (_ *Agents, err error) {
 
 func openSource(ctx context.Context, s Source) (*source, error) {
 	out := &source{id: s.ID}
+	if len(s.Key) > 0 {
+		keys := agent.NewKeyring().(agent.ExtendedAgent)
+		if err := addKeyText(keys, s.Key, "of agent "+s.ID); err != nil {
+			return nil, err
+		}
+		out.keys = keys
+		return out, nil
+	}
 	if len(s.Paths) == 0 {
 		return nil, fault.New(fault.Usage, "ssh agent %s: neither a socket nor a key is given", s.ID).With(remedy(s.ID))
 	}
