@@ -21,8 +21,8 @@ func (b *build) prepareRepositories(ctx context.Context) error {
 	var made []string
 	prepare := func(name string, want Repository) error {
 		named, err := reference.ParseNormalizedNamed(name)
-		if err != nil { // whoever pushes there complains
-			return nil //nolint:nilerr
+		if err != nil {
+			return nil //nolint:nilerr // whoever pushes there complains
 		}
 		at := credentials.Place{Host: reference.Domain(named), Path: reference.Path(named)}
 		if slices.Contains(made, at.String()) || !credentials.NeedsRepositories(at.Host) {
