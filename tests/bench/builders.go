@@ -44,6 +44,8 @@ type job struct {
 	read, write bool
 	// platforms are those to build for; none is the machine's.
 	platforms []string
+	// profile is a directory for Layerwright's --profile; empty is none.
+	profile string
 }
 
 // timing is what a build took.
@@ -181,13 +183,16 @@ func follow(r io.Reader, steps *time.Duration) (began, ended time.Time, output s
 }
 
 // layerwright are the arguments of a build.
-func (j job) layerwright(context string, isolation ...string) []string {
+func (j job) layerwright(context, profile string, isolation ...string) []string {
 	args := append([]string{"build", "--log-format", "plain", "--context", context, "--destination", j.ref}, isolation...)
 	if j.cache != "" {
 		args = append(args, "--cache-repo", j.cache)
 	}
 	if j.platforms != nil {
 		args = append(args, "--platform", strings.Join(j.platforms, ","))
+	}
+	if j.profile != "" {
+		args = append(args, "--profile", profile)
 	}
 	return args
 }
@@ -207,9 +212,12 @@ func (b *inContainer) forget(context.Context) error { return nil }
 
 func (b *inContainer) build(ctx context.Context, j job) (timing, error) {
 	script := "echo '" + before + "'; layerwright \"$@\"; code=$?; echo '" + after + "'; exit $code"
-	args := []string{"run", "--rm", "--network", "host", "--entrypoint", "/busybox/sh", "-v", j.dir + ":/workspace:ro",
-		b.image, "-c", script, "sh"}
-	return timed(b.docker.Command(ctx, append(args, j.layerwright("/workspace", "--isolation", "inplace")...)...), j.layerwrightProcess)
+	args := []string{"run", "--rm", "--network", "host", "--entrypoint", "/busybox/sh", "-v", j.dir + ":/workspace:ro"}
+	if j.profile != "" {
+		args = append(args, "-v", j.profile+":/profile")
+	}
+	args = append(args, b.image, "-c", script, "sh")
+	return timed(b.docker.Command(ctx, append(args, j.layerwright("/workspace", "/profile", "--isolation", "inplace")...)...), j.layerwrightProcess)
 }
 
 func (b *inContainer) version(ctx context.Context) (string, error) {
@@ -229,7 +237,7 @@ func (b *onMachine) store() string { return filepath.Join(b.dir, "store") }
 func (b *onMachine) forget(context.Context) error { return os.RemoveAll(b.store()) }
 
 func (b *onMachine) build(ctx context.Context, j job) (timing, error) {
-	args := j.layerwright(j.dir, "--isolation", "namespaces", "--snapshots", "overlay", "--store", b.store())
+	args := j.layerwright(j.dir, j.profile, "--isolation", "namespaces", "--snapshots", "overlay", "--store", b.store())
 	cmd := exec.CommandContext(ctx, b.binary, args...)
 	// A Dockerfile in the working directory comes before the context's, as with Kaniko.
 	cmd.Dir = j.dir

@@ -43,6 +43,12 @@ const (
 	small  = "small"
 )
 
+// What builds happen on.
+const (
+	fresh       = "fresh"
+	machineDisk = "machine"
+)
+
 // options are the flags.
 type options struct {
 	workloads, builders, states []string
@@ -55,8 +61,13 @@ type options struct {
 	output string
 	// keepGoing counts a failed build as a failure of that row only.
 	keepGoing bool
+	// disk is where builds happen: fresh, or machine.
+	disk string
 	// showRequests prints each request to the registry.
 	showRequests bool
+	// profiles is a directory that gets what Layerwright's --profile writes, in
+	// WORKLOAD-BUILDER-STATE-ROUND; empty keeps none.
+	profiles string
 }
 
 func parse(args []string, problems io.Writer) (options, error) {
@@ -74,7 +85,9 @@ func parse(args []string, problems io.Writer) (options, error) {
 	f.StringVar(&o.base, "base", debian, "base image: debian, or small (busybox, no apt), to try this program")
 	f.StringVarP(&o.output, "output", "o", "", "write benchmarks.md, and charts and JSON in benchmarks/, to this directory instead of printing")
 	f.BoolVar(&o.keepGoing, "keep-going", false, "go on when a build fails; its row stays empty")
+	f.StringVar(&o.disk, "disk", fresh, "fresh, a new ext4 in a file, or machine, the one of /tmp as it is")
 	f.BoolVar(&o.showRequests, "show-requests", false, "print each request of each build")
+	f.StringVar(&o.profiles, "profiles", "", "keep profiles of Layerwright's builds in this directory (they cost a little time)")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -83,6 +96,7 @@ func parse(args []string, problems io.Writer) (options, error) {
 	}
 	for _, c := range []struct{ given, known []string }{
 		{o.workloads, workloadNames()}, {o.builders, []string{inplace, overlay, buildKit, buildah}}, {o.states, allStates}, {[]string{o.base}, []string{debian, small}},
+		{[]string{o.disk}, []string{fresh, machineDisk}},
 	} {
 		for _, g := range c.given {
 			if !slices.Contains(c.known, g) {
@@ -111,6 +125,13 @@ func program(ctx context.Context, args []string, out, problems io.Writer) error 
 		return err
 	}
 	defer set.Close()
+	if o.disk == fresh {
+		remove, err := freshDisk(ctx, set.Dir())
+		if err != nil {
+			return err
+		}
+		set.AtEnd(remove)
+	}
 	rep, err := measure(ctx, set, o, problems)
 	if err != nil {
 		return err

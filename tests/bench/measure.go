@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -170,6 +171,13 @@ func (b *bench) round(ctx context.Context, w workload, dir string, round int) er
 			if state == warm {
 				j.ref = names(builder.name, cached) + ":1"
 			}
+			var err error
+			if b.options.profiles != "" {
+				j.profile, err = makeProfileDir(b.options.profiles, fmt.Sprintf("%s-%s-%s-%d", w.name, builder.name, state, round+1))
+				if err != nil {
+					return err
+				}
+			}
 			r, err := b.one(ctx, builder, j)
 			if err != nil {
 				err = fmt.Errorf("%s by %s, %s: %w", w.name, builder.name, state, err)
@@ -194,6 +202,18 @@ func (b *bench) round(ctx context.Context, w workload, dir string, round int) er
 		}
 	}
 	return b.storage.clean()
+}
+
+// makeProfileDir makes a directory in parent, and gives its absolute path.
+func makeProfileDir(parent, name string) (string, error) {
+	dir, err := filepath.Abs(filepath.Join(parent, name))
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, nil
 }
 
 func (b *bench) one(ctx context.Context, builder builder, j job) (result, error) {

@@ -100,9 +100,10 @@ func (s *Set) Close() {
 }
 
 // AtEnd does something when the test binary ends, for what outlives one test.
-func AtEnd(f func()) { shared.atEnd(f) }
+func AtEnd(f func()) { shared.AtEnd(f) }
 
-func (s *Set) atEnd(f func()) {
+// AtEnd does something in Close, after what was asked for later.
+func (s *Set) AtEnd(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = append(s.ended, f)
@@ -179,7 +180,7 @@ func (s *Set) start(name string, ready func() error, args ...string) error {
 	if err := <-started; err != nil {
 		return fmt.Errorf("start %s: %w", name, err)
 	}
-	s.atEnd(func() { stop(cmd.Process, exited) })
+	s.AtEnd(func() { stop(cmd.Process, exited) })
 	deadline := time.Now().Add(60 * time.Second)
 	for {
 		err := ready()
