@@ -105,8 +105,17 @@ type result struct{ snapshot.State }
 func Result(s snapshot.State) solve.Result { return result{s} }
 
 // Claims implements solve.Result.
-func (r result) Claims(owners []int) []solve.Claim {
-	claims := r.State.Claims(owners)
+func (r result) Claims(owners []solve.Owner) []solve.Claim {
+	indexes := make([]int, len(owners))
+	changers := 0
+	for i, o := range owners {
+		indexes[i] = o.Index
+		if o.Extends {
+			changers++
+		}
+	}
+	r.State.Expect(changers)
+	claims := r.State.Claims(indexes)
 	out := make([]solve.Claim, len(claims))
 	for i, c := range claims {
 		out[i] = c

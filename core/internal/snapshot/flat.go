@@ -100,11 +100,16 @@ type flatState struct {
 	uncaptured bool
 	claims     *claims
 
+	// changers is how many owners will change the tree, where that is known.
+	changers int
+
 	mu sync.Mutex
 	// tree is the state as files; nil before it is needed and after it was
-	// changed in place.
-	tree *tree
+	// changed in place. spare is another one, unpacked at the same time.
+	tree, spare *tree
 }
+
+func (s *flatState) Expect(changers int) { s.changers = changers }
 
 func (s *flatState) Layers() []v1.Layer {
 	if s.uncaptured {
@@ -117,7 +122,7 @@ func (s *flatState) Claims(owners []int) []Claim {
 	s.claims = newClaims(owners, s.drop)
 	out := make([]Claim, len(owners))
 	for i := range owners {
-		out[i] = &flatClaim{state: s, exclusive: i == s.claims.exclusive}
+		out[i] = &flatClaim{state: s, number: i}
 	}
 	if len(owners) == 0 {
 		s.drop()
@@ -125,14 +130,16 @@ func (s *flatState) Claims(owners []int) []Claim {
 	return out
 }
 
-// drop removes the tree when nobody can ask for it any more.
+// drop removes the trees when nobody can ask for them any more.
 func (s *flatState) drop() {
 	s.mu.Lock()
-	t := s.tree
-	s.tree = nil
+	trees := []*tree{s.tree, s.spare}
+	s.tree, s.spare = nil, nil
 	s.mu.Unlock()
-	if t != nil {
-		s.store.remove(t)
+	for _, t := range trees {
+		if t != nil {
+			s.store.remove(t)
+		}
 	}
 }
 
@@ -143,47 +150,74 @@ func (s *flatState) materialise(ctx context.Context) (*tree, error) {
 	if s.tree != nil {
 		return s.tree, nil
 	}
-	t, err := s.store.newTree()
-	if err != nil {
-		return nil, err
+	trees := make([]*tree, 1, 2)
+	if s.changers > 1 && len(s.layers) > 0 {
+		trees = trees[:2] // to write a second one while at it costs less than to copy it
 	}
-	for _, l := range s.Layers() {
-		if err := applyLayer(ctx, t.dir, l, layer.ApplyOptions{Observe: t.index.observe(t.dir)}); err != nil {
-			s.store.remove(t)
+	var err error
+	for i := range trees {
+		if trees[i], err = s.store.newTree(); err != nil {
 			return nil, err
 		}
 	}
-	s.tree = t
-	return t, nil
+	for _, l := range s.Layers() {
+		if err := s.apply(ctx, l, trees); err != nil {
+			for _, t := range trees {
+				s.store.remove(t)
+			}
+			return nil, err
+		}
+	}
+	s.tree = trees[0]
+	if len(trees) > 1 {
+		s.spare = trees[1]
+	}
+	return s.tree, nil
 }
 
-// applyLayer unpacks a layer onto dir.
-func applyLayer(ctx context.Context, dir string, l v1.Layer, opts layer.ApplyOptions) (err error) {
+// apply unpacks a layer onto trees, reading it once.
+func (s *flatState) apply(ctx context.Context, l v1.Layer, trees []*tree) error {
+	return readLayer(l, func(r io.Reader) error {
+		one := func(ctx context.Context, i int, r io.Reader) error {
+			t := trees[i]
+			return layer.Apply(ctx, t.dir, r, layer.ApplyOptions{Observe: t.index.observe(t.dir)})
+		}
+		if len(trees) == 1 {
+			return one(ctx, 0, r)
+		}
+		return fan(ctx, r, len(trees), one)
+	})
+}
+
+// readLayer hands a layer's tar to f.
+func readLayer(l v1.Layer, f func(io.Reader) error) (err error) {
 	rc, err := l.Uncompressed()
 	if err != nil {
 		return fmt.Errorf("open layer: %w", err)
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
-	return layer.Apply(ctx, dir, rc, opts)
+	return f(rc)
 }
 
 type flatClaim struct {
-	state     *flatState
-	exclusive bool
-	released  sync.Once
+	state *flatState
+	// number is the claim's among those of the state.
+	number   int
+	released sync.Once
 	// viewed is set once the owner looks at the tree: it then has to stay.
 	viewed atomic.Bool
 }
 
 func (c *flatClaim) State() State { return c.state }
-func (c *flatClaim) Release()     { c.released.Do(c.state.claims.release) }
+func (c *flatClaim) Release()     { c.released.Do(func() { c.state.claims.set(c.number, gone) }) }
 
 func (c *flatClaim) View(ctx context.Context) (View, error) {
+	c.viewed.Store(true)
+	c.state.claims.set(c.number, viewing)
 	t, err := c.state.materialise(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c.viewed.Store(true)
 	return dirView(t.dir), nil
 }
 
@@ -209,28 +243,31 @@ func (c *flatClaim) Mutate(ctx context.Context) (Mutable, error) {
 	return &flatMutable{store: s.store, parent: s, tree: t}, nil
 }
 
-// take gives the state's own tree to the one who may change it, a copy to
+// take gives the state's own tree to the last one who is left, a branch to
 // everybody else.
 func (c *flatClaim) take(ctx context.Context) (*tree, error) {
 	s := c.state
-	if c.exclusive && !c.viewed.Load() {
-		if err := s.claims.awaitOthers(ctx); err != nil {
-			return nil, err
-		}
-		t, err := s.materialise(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.mu.Lock()
-		s.tree = nil
-		s.mu.Unlock()
-		return t, nil
+	inPlace, err := s.claims.acquire(ctx, c.number, c.viewed.Load())
+	if err != nil {
+		return nil, err
+	}
+	if !inPlace {
+		defer s.claims.copied()
 	}
 	t, err := s.materialise(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.store.copy(ctx, t)
+	s.mu.Lock()
+	if inPlace {
+		s.tree = nil
+	} else if t, s.spare = s.spare, nil; t == nil {
+		t = s.tree
+		s.mu.Unlock()
+		return s.store.copy(ctx, t)
+	}
+	s.mu.Unlock()
+	return t, nil
 }
 
 type flatMutable struct {

@@ -131,6 +131,9 @@ func (s *overlayState) Layers() []v1.Layer {
 	return slices.Clone(s.layers)
 }
 
+// Expect implements State: a branch is a mount, whatever is expected.
+func (s *overlayState) Expect(int) {}
+
 func (s *overlayState) Claims(owners []int) []Claim {
 	out := make([]Claim, len(owners))
 	for i := range owners {
@@ -259,7 +262,7 @@ func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir,
 	var implicit []string
 	opts.Implicit = func(p string) { implicit = append(implicit, p) }
 	opts.Lower = func(p string) (string, error) { return lookup(ctx, chain, p, unpacked) }
-	if err := applyLayer(ctx, d.path, l, opts); err != nil {
+	if err := readLayer(l, func(r io.Reader) error { return layer.Apply(ctx, d.path, r, opts) }); err != nil {
 		return err
 	}
 	closed = true

@@ -48,10 +48,13 @@ type State interface {
 	// Nil entries do not occur; a commit without capture makes Layers panic,
 	// because the graph said that nobody would ask.
 	Layers() []v1.Layer
+	// Expect says, before Claims, how many of the owners will change the tree,
+	// where that is known: a store may then prepare a tree for more than one of
+	// them at a time. It promises nothing.
+	Expect(changers int)
 	// Claims splits the state among its consumers; called at most once.
 	// owners[i] identifies the consumer of claim i (its vertex's index), in
-	// ascending order. It decides who may change the tree in place: only the
-	// last owner, if it has just one claim, after all others have released;
+	// ascending order. The last one that is left may change the tree in place;
 	// everybody else gets a tree of its own. Waiting is only ever for owners
 	// of a lower index, so no cycle is possible.
 	Claims(owners []int) []Claim

@@ -110,8 +110,8 @@ type node struct {
 	known []Result
 	// inputs are the vertex's, none if it is known.
 	inputs []graph.Edge
-	// owners lists, for each output, the consumers' indexes, ascending.
-	owners map[int][]int
+	// owners lists, for each output, the consumers, ascending.
+	owners map[int][]Owner
 
 	// done is closed when the vertex has ended; ok says how.
 	done chan struct{}
@@ -159,7 +159,7 @@ func newRun(ctx context.Context, g *graph.Graph, opts Options) (*run, error) {
 			s.spared = append(s.spared, step)
 			continue
 		}
-		n := &node{v: v, op: ops[v], step: step, known: known[v], owners: map[int][]int{}, done: make(chan struct{}), claims: map[int][]owned{}}
+		n := &node{v: v, op: ops[v], step: step, known: known[v], owners: map[int][]Owner{}, done: make(chan struct{}), claims: map[int][]owned{}}
 		if n.known == nil {
 			n.inputs = v.Inputs
 		}
@@ -170,13 +170,14 @@ func newRun(ctx context.Context, g *graph.Graph, opts Options) (*run, error) {
 			if from == nil {
 				return nil, fmt.Errorf("graph is not in topological order at %s", v.Name)
 			}
-			from.owners[in.Output] = append(from.owners[in.Output], v.Index)
+			base, ok := graph.Base(v)
+			from.owners[in.Output] = append(from.owners[in.Output], Owner{v.Index, ok && base == in})
 		}
 	}
 	for i, r := range g.Roots {
 		if r.Vertex != nil {
 			n := s.nodes[r.Vertex]
-			n.owners[r.Output] = append(n.owners[r.Output], len(g.Vertices)+i)
+			n.owners[r.Output] = append(n.owners[r.Output], Owner{Index: len(g.Vertices) + i})
 		}
 	}
 	return s, nil
@@ -312,7 +313,7 @@ func (n *node) hand(results []Result) error {
 	for output, r := range results {
 		owners := n.owners[output]
 		for i, c := range r.Claims(owners) {
-			n.claims[output] = append(n.claims[output], owned{owners[i], c})
+			n.claims[output] = append(n.claims[output], owned{owners[i].Index, c})
 		}
 	}
 	return nil

@@ -13,11 +13,19 @@ import (
 // Result is one output of a vertex, opaque to the scheduler.
 type Result interface {
 	// Claims splits the result among its consumers and is called exactly
-	// once, when the vertex is done. owners holds each consumer's vertex
-	// index in ascending order; a consumer that uses the output twice is in
-	// it twice. Outputs of the build (roots) come last, with indexes beyond
-	// those of all vertices.
-	Claims(owners []int) []Claim
+	// once, when the vertex is done. owners are in ascending order; a consumer
+	// that uses the output twice is in it twice. Outputs of the build (roots)
+	// come last, with indexes beyond those of all vertices.
+	Claims(owners []Owner) []Claim
+}
+
+// Owner is a consumer of a result.
+type Owner struct {
+	// Index is its vertex's.
+	Index int
+	// Extends says that what the consumer yields is this result with changes
+	// (graph.Base).
+	Extends bool
 }
 
 // Claim is one consumer's hold on a Result. The scheduler releases every claim

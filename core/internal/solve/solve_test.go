@@ -60,7 +60,7 @@ type toyResult struct {
 	cond  chan struct{}
 }
 
-func (r *toyResult) Claims(owners []int) []solve.Claim {
+func (r *toyResult) Claims(owners []solve.Owner) []solve.Claim {
 	if r.split {
 		panic("split twice")
 	}
@@ -68,13 +68,13 @@ func (r *toyResult) Claims(owners []int) []solve.Claim {
 	r.left, r.cond = len(owners), make(chan struct{})
 	var out []solve.Claim
 	for i, o := range owners {
-		if i > 0 && owners[i-1] > o {
+		if i > 0 && owners[i-1].Index > o.Index {
 			panic("owners are not ascending")
 		}
 		r.t.mu.Lock()
 		r.t.live++
 		r.t.mu.Unlock()
-		out = append(out, &toyClaim{r: r, last: i == len(owners)-1 && (i == 0 || owners[i-1] != o)})
+		out = append(out, &toyClaim{r: r, last: i == len(owners)-1 && (i == 0 || owners[i-1].Index != o.Index)})
 	}
 	return out
 }
