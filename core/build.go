@@ -52,6 +52,9 @@ func Build(ctx context.Context, req Request) (_ *Result, err error) {
 	defer func() {
 		err = b.classify(errors.Join(err, b.close()))
 	}()
+	if len(req.Engines) > 0 {
+		return b.byEngines(ctx)
+	}
 	end := b.timed("open")
 	err = b.open(ctx)
 	end()

@@ -71,8 +71,8 @@ func DefaultCacheRepo(destination string) (string, error) {
 // openCache prepares the cache; b.cache stays nil where there is none.
 func (b *build) openCache() error {
 	r := b.req.Cache
-	if r.Repo == "" && len(r.From) == 0 {
-		return nil
+	if r.Repo == "" && len(r.From) == 0 || len(b.req.Engines) > 0 {
+		return nil // nothing, or the engines' own cache (engineCache)
 	}
 	opts := cache.Options{
 		Variant: b.variant, TTL: r.TTL, Fresh: b.req.NoCache, Commands: !r.NoRunLayers, Files: !r.NoCopyLayers,

@@ -186,6 +186,10 @@ type remote struct {
 	// url is the main context's; tar a file that is it.
 	url string
 	tar *os.File
+	// archive is a file with the main context, where it is one; signed says that
+	// requests for url are signed here.
+	archive string
+	signed  bool
 	// layouts are by the store id that the frontend knows; values are what
 	// it is told for a named context.
 	layouts map[string]*layout.Layout
@@ -460,7 +464,7 @@ func (b *build) loadTar(ctx context.Context, dir string) error {
 // useArchive makes an archive the build context, under a URL that only its
 // content decides.
 func (b *build) useArchive(path, sum string) {
-	b.remote.url = frontend.Stream("sha256-" + sum)
+	b.remote.url, b.remote.archive = frontend.Stream("sha256-"+sum), path
 	b.remote.web.Cache.Put(b.remote.url, path, sum)
 }
 

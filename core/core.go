@@ -69,6 +69,11 @@ type Request struct {
 	Cache    Cache
 	Registry Registry
 
+	// Engines build instead of this machine, where there are some. What has no
+	// meaning then is refused: Isolation, Snapshots and what else is about trees
+	// and caches here.
+	Engines []Engine
+
 	// Isolation is "auto" (default), "namespaces", "inplace" or "chroot";
 	// Snapshots is "auto" (default), "overlay" or "flat".
 	Isolation, Snapshots string

@@ -25,6 +25,7 @@ var tiers = [][]string{
 	{"snapshot"},
 	{"solve", "source/local", "source/git", "source/image", "source/layout", "source/saved", "source/web", "sandbox", "fileop", "commit", "image", "sshagent"},
 	{"frontend", "ops", "export", "cache"},
+	{"buildkit"},
 }
 
 // sole are third-party packages that one of ours wraps; nobody else imports
@@ -33,6 +34,7 @@ var sole = map[string]string{
 	"github.com/google/go-containerregistry/pkg/v1/remote":           "registry",
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport": "registry",
 	"github.com/moby/buildkit/frontend/dockerfile/builder":           "frontend",
+	"github.com/moby/buildkit/client":                                "buildkit",
 }
 
 func tierOf(pkg string) int {

@@ -193,7 +193,7 @@ func (b *build) checkEmulation(ctx context.Context, running []*graph.Vertex) err
 			name := platforms.Format(ocispecs.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant})
 			return fault.At(fault.New(fault.Environment, "%s is a step for %s, which this machine (linux/%s) cannot run: %w", v.Name, name, runtime.GOARCH, answer).
 				With(fmt.Sprintf("Register an emulator on the machine, with the flag F (Debian: apt-get install qemu-user-static binfmt-support; Docker: docker run --privileged --rm tonistiigi/binfmt --install %s). "+
-					"Or build %s on a machine of its own with --push-by-digest, and join the images with layerwright merge. "+
+					"Or build %s on a machine of its own with --push-by-digest, and join the images with layerwright merge, or by a BuildKit there: --engine. "+
 					"Or let the stage run on this machine and compile for the other: FROM --platform=$BUILDPLATFORM.", p.Architecture, name)), v.Location)
 		}
 	}

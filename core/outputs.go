@@ -268,8 +268,8 @@ func (b *build) exportFiles(ctx context.Context, a export.Artifact, images []sol
 // there.
 func (b *build) exportRoots(ctx context.Context, images []solved) (err error) {
 	o := b.outputs
-	if o.rootDir == "" && o.rootTar == "" {
-		return nil
+	if o.rootDir == "" && o.rootTar == "" || len(b.req.Engines) > 0 {
+		return nil // engines write them themselves
 	}
 	roots := make([]export.Root, len(images))
 	for i, img := range images {

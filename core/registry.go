@@ -141,7 +141,7 @@ func (b *build) openObject(ctx context.Context) error {
 	if err != nil {
 		return fault.New(fault.Usage, "build context %s: %w", withoutSecrets(raw), err).With("Correct the URL, or the variables with keys: docs/credentials.md.")
 	}
-	b.remote.url, b.web = o.URL, o.Transport(b.web)
+	b.remote.url, b.remote.signed, b.web = o.URL, true, o.Transport(b.web)
 	return nil
 }
 

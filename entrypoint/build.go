@@ -42,7 +42,7 @@ func (p *process) build(ctx context.Context, f *flags, args []string) int {
 	if err == nil && s.call.asked {
 		return p.inspect(ctx, f, &s)
 	}
-	if err == nil && !p.inside {
+	if err == nil && !p.inside && len(s.Engines) == 0 {
 		// Outside of namespaces, before secrets are read: the process that
 		// runs the build may be another one.
 		var entered core.Entered

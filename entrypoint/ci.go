@@ -105,7 +105,7 @@ func (p *process) inCI(c *cobra.Command, h plugin.CI) error {
 // enter runs the program again where the isolation needs it, and hardens the one
 // that will build.
 func (p *process) enter(ctx context.Context, r core.Request) (chosen string, done bool, err error) {
-	if !p.inside {
+	if !p.inside && len(r.Engines) == 0 {
 		entered, err := core.Enter(ctx, core.EnterOptions{
 			Isolation: r.Isolation, Store: r.Store, Args: p.args, Env: p.environ(),
 			Notice: func(text string) {

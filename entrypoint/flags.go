@@ -23,6 +23,7 @@ type flags struct {
 	ssh                                  []string
 	network                              choice
 	isolation, snapshots                 choice
+	engines                              []string
 	out                                  outputFlags
 	cache                                cacheFlags
 	call                                 callFlags
@@ -116,7 +117,7 @@ var flagGroups = []flagGroup{
 		names: []string{"cache", "cache-repo", "no-push-cache", "explain-cache"},
 		more:  []string{"cache-from", "cache-ttl", "cache-run-layers", "cache-copy-layers", "cache-mounts", "cache-mount-max-size", "cache-scope", "cache-dir"}},
 	registryGroup,
-	{title: "How steps run", names: []string{"isolation"},
+	{title: "How steps run", names: []string{"isolation", "engine"},
 		more: []string{"add-host", "cgroup-parent", "hostname", "network", "shm-size", "ulimit", "ignore-path", "snapshots", "store", "min-free", "timeout", "force"}},
 	{title: "Instead of a build", more: []string{"check", "call", "dryrun"}},
 	{title: "Output", more: []string{"log-format", "verbosity", "exit-code-from-step", "profile"}},
@@ -173,6 +174,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	f.registry.registerPush(fs)
 
 	fs.Var(&f.isolation, "isolation", "MODE\tauto, namespaces, inplace or chroot (layerwright doctor)")
+	fs.StringArrayVar(&f.engines, "engine", nil, "buildkit=ADDRESS,…\tbuild by a BuildKit there: platforms=, ca=, cert=, key=")
 	fs.Var(&f.snapshots, "snapshots", "DRIVER\tauto, overlay or flat")
 	fs.StringVar(&f.store, "store", "", "DIR\tfor file trees and layers")
 	fs.BoolVar(&f.dryRun, "dryrun", false, "\tonly say which steps would run (--dry-run)")

@@ -70,6 +70,7 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 	s.Secrets = secrets(c, buildSecrets, env)
 	s.SSH = sshAgents(c, f.ssh, env)
 	f.limits(c, &s.Request)
+	s.Engines = f.engineSettings(c)
 	s.call = f.call.settings(c)
 	f.outputs(c, &s.Request, env)
 	s.Cache = f.cache.settings(c, f.set, s.Outputs.Destinations)
@@ -80,6 +81,24 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 		c.add("--verbosity: %w", err)
 	}
 	return s, c.err()
+}
+
+// engineSettings are the engines, and refuses flags that have a default here and no
+// meaning there; the engine refuses the others.
+func (f *flags) engineSettings(c *checker) (out []core.Engine) {
+	for _, text := range f.engines {
+		list, err := core.ParseEngines([]string{text})
+		if err != nil {
+			c.add("--engine %w", err)
+		}
+		out = append(out, list...)
+	}
+	for _, name := range []string{"cache-dir", "cache-ttl", "cache-mount-max-size", "min-free", "force"} {
+		if len(f.engines) > 0 && f.set[name] {
+			c.add("--%s has no meaning with --engine: leave it out", name)
+		}
+	}
+	return out
 }
 
 // context is what to build, given as flag or argument.

@@ -179,6 +179,7 @@ func cacheFields() []Field {
 func otherFields() []Field {
 	return []Field{
 		{Name: "isolation", Help: "how steps run: auto, namespaces, inplace or chroot", Default: "auto", at: func(s *Settings) any { return &s.Isolation }},
+		{Name: "engine", Help: "build by a BuildKit elsewhere: buildkit=ADDRESS, with platforms=, ca=, cert=, key=, servername= after commas (docs/scale.md)", Example: "buildkit=tcp://builder:1234", at: func(s *Settings) any { return &s.Engine }},
 		{Name: "store", Help: "directory for file trees and layers", Example: "/mnt/scratch", at: func(s *Settings) any { return &s.Store }},
 		{Name: "verbosity", Help: "error, warn, info or debug", Default: "info", at: func(s *Settings) any { return &s.Verbosity }},
 		{Name: "log-format", Help: "plain or json", Default: "plain", at: func(s *Settings) any { return &s.LogFormat }},

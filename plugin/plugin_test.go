@@ -117,7 +117,7 @@ func TestEverythingThatIsWrongIsSaidAtOnce(t *testing.T) {
 	_, err := Prepare(of(
 		"context", "-", "build-args", "A=secret-value\n=secret-value", "platforms", "what/is/this/thing", "images", "Org/App:1", "tags", "type=nothing\nok",
 		"load", "true", "provenance", "mode=max", "secrets", "no-value", "secret-envs", "a=NOT_SET", "secret-files", "b=missing", "ssh", "default",
-		"add-hosts", "x", "ulimit", "x", "shm-size", "much", "network", "bridge", "isolation", "magic", "outputs", "type=docker\ntype=what\ndest", "compression-level", "99",
+		"add-hosts", "x", "ulimit", "x", "shm-size", "much", "network", "bridge", "isolation", "magic", "engine", "tcp://x", "outputs", "type=docker\ntype=what\ndest", "compression-level", "99",
 		"username", "u", "cache-repo", "a/b:c", "cache-from", "type=what", "cache-ttl", "soon", "push", "perhaps", "verbosity", "loud", "colour", "red", "labels", "x", "annotations", "x",
 	), facts(), host(nil))
 	var e *core.Error
@@ -132,7 +132,7 @@ func TestEverythingThatIsWrongIsSaidAtOnce(t *testing.T) {
 	}
 	for _, name := range []string{
 		"context", "build-args", "platforms", "images", "tags", "load", "provenance", "secrets", "secret-envs", "secret-files", "ssh", "add-hosts", "ulimit", "shm-size",
-		"network", "isolation", "compression-level", "password", "cache-repo", "cache-from", "cache-ttl", "push", "verbosity", "colour", "labels", "annotations",
+		"network", "isolation", "engine", "compression-level", "password", "cache-repo", "cache-from", "cache-ttl", "push", "verbosity", "colour", "labels", "annotations",
 	} {
 		require.Positive(t, said[name], name)
 	}

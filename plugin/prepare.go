@@ -69,6 +69,10 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	r.CgroupParent, r.Store = s.CgroupParent, s.Store
 	r.Network = c.choice("network", s.Network, "default", "host", "none")
 	r.Isolation = c.choice("isolation", s.Isolation, "auto", "namespaces", "inplace", "chroot")
+	var err error
+	if r.Engines, err = core.ParseEngines(s.Engine); err != nil {
+		c.add("engine", "%w", err)
+	}
 	r.Platforms = c.platforms(s.Platforms)
 	r.BuildArgs = c.buildArgs(s.BuildArgs)
 	r.NamedContexts = c.namedContexts(s.BuildContexts)
@@ -87,7 +91,6 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	p.merge(c, values, facts)
 	p.clouds(c)
 	p.secretValues(facts)
-	var err error
 	if s.Verbosity != "" {
 		if p.Verbosity, err = display.ParseVerbosity(s.Verbosity); err != nil {
 			c.add("verbosity", "%w", err)

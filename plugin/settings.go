@@ -122,6 +122,8 @@ type Settings struct {
 	// what separates cache mounts, and CacheDir has base images.
 	CacheMounts, CacheMountMaxSize, CacheScope, CacheDir string
 
+	// Engine are BuildKits elsewhere, as core.ParseEngines reads them.
+	Engine []string
 	// Isolation and Store are the engine's; Verbosity and LogFormat say how
 	// progress looks.
 	Isolation, Store, Verbosity, LogFormat string

@@ -32,6 +32,8 @@ type mode struct {
 	// of a Docker engine instead of on the machine.
 	args      []string
 	container bool
+	// engine says that BuildKit carries it out, by our request of it.
+	engine bool
 }
 
 var modes = []mode{
@@ -39,20 +41,21 @@ var modes = []mode{
 	{name: "overlay", args: []string{"--isolation", "namespaces", "--snapshots", "overlay"}},
 	{name: "flat", args: []string{"--isolation", "namespaces", "--snapshots", "flat"}},
 	{name: "chroot", args: []string{"--isolation", "chroot"}},
+	{name: "engine", engine: true},
 }
 
-// chosen are the modes in which case number i is compared. All say all of them.
-// Otherwise a case runs inplace and in one of the other modes, in turn. What both
-// must refuse before a step runs is refused before an isolation matters: inplace
-// only looks at each sixth of those.
-func chosen(i int, c conformance.Case, all bool) []mode {
+// chosen are the modes in which case number i is compared. Want says which: all of them,
+// or the one of that name. Otherwise a case runs inplace and in one of the other modes,
+// in turn. What both must refuse before a step runs is refused before an isolation
+// matters: inplace only looks at each sixth of those.
+func chosen(i int, c conformance.Case, want string) []mode {
 	refused := c.Options.Fails != "" && !c.Options.Runs
 	var out []mode
 	for j, m := range modes {
 		if c.Options.Skip[m.name] != "" {
 			continue
 		}
-		if all || m.container && (!refused || i%6 == 0) || !m.container && i%3 == j-1 {
+		if want == "all" || want == m.name || want == "" && (m.container && (!refused || i%6 == 0) || !m.container && i%4 == j-1) {
 			out = append(out, m)
 		}
 	}
@@ -69,7 +72,7 @@ func TestSizeOfTheSuite(t *testing.T) {
 		if c.Options.Fails != "" {
 			refused++
 		}
-		for _, m := range chosen(i, c, false) {
+		for _, m := range chosen(i, c, "") {
 			if c.Options.Fails == "" {
 				in[m.name]++
 			}
@@ -101,7 +104,7 @@ type suite struct {
 // TestConformance builds every case by BuildKit and by Layerwright, and compares
 // the images. LAYERWRIGHT_CONFORMANCE_ORACLE=1 only builds by BuildKit, to check
 // a case while it is written; LAYERWRIGHT_CONFORMANCE=all compares every case in
-// every mode.
+// every mode, LAYERWRIGHT_CONFORMANCE=NAME in one.
 func TestConformance(t *testing.T) {
 	cases, err := conformance.Cases("cases")
 	require.NoError(t, err)
@@ -117,12 +120,12 @@ func TestConformance(t *testing.T) {
 	if !s.onlyOracle {
 		parts.Binary(t)
 	}
-	all := os.Getenv("LAYERWRIGHT_CONFORMANCE") == "all"
+	want := os.Getenv("LAYERWRIGHT_CONFORMANCE")
 	t.Cleanup(func() { s.report(t) })
 	for i, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			s.run(t, c, chosen(i, c, all))
+			s.run(t, c, chosen(i, c, want))
 		})
 	}
 }
@@ -133,7 +136,7 @@ func (s *suite) run(t *testing.T, c conformance.Case, in []mode) {
 	require.NoError(t, os.MkdirAll(secrets, 0o755))
 	require.NoError(t, c.Prepare(t.Context(), dir))
 	require.NoError(t, c.Options.WriteSecrets(secrets))
-	want := s.byBuildKit(t, c, dir, secrets)
+	want, said := s.byBuildKit(t, c, dir, secrets)
 	if s.onlyOracle {
 		return
 	}
@@ -143,7 +146,7 @@ func (s *suite) run(t *testing.T, c conformance.Case, in []mode) {
 		}
 	}
 	for _, m := range in {
-		t.Run(m.name, func(t *testing.T) { s.compare(t, c, m, want, dir, secrets) })
+		t.Run(m.name, func(t *testing.T) { s.compare(t, c, m, want, said, dir, secrets) })
 	}
 }
 
@@ -168,7 +171,8 @@ func (s *suite) report(t *testing.T) {
 	}
 }
 
-func (s *suite) byBuildKit(t *testing.T, c conformance.Case, dir, secrets string) map[string]*conformance.Image {
+// byBuildKit gives BuildKit's images, or what it says of a case that fails.
+func (s *suite) byBuildKit(t *testing.T, c conformance.Case, dir, secrets string) (images map[string]*conformance.Image, said string) {
 	in := conformance.Inputs{Name: c.Name, Dir: dir, SecretDir: secrets, Base: s.base,
 		Ref: s.registry + "/buildkit/" + strings.ToLower(c.Name) + ":1"}
 	var out []byte
@@ -189,15 +193,15 @@ func (s *suite) byBuildKit(t *testing.T, c conformance.Case, dir, secrets string
 	if c.Options.Fails != "" {
 		require.Error(t, err, "BuildKit built it")
 		require.Contains(t, string(out), c.Options.Fails, "what BuildKit says")
-		return nil
+		return nil, string(out)
 	}
 	require.NoError(t, err, "%s", out)
-	images, err := conformance.LoadAll(t.Context(), in.Ref)
+	images, err = conformance.LoadAll(t.Context(), in.Ref)
 	require.NoError(t, err)
-	return images
+	return images, ""
 }
 
-func (s *suite) compare(t *testing.T, c conformance.Case, m mode, want map[string]*conformance.Image, dir, secrets string) {
+func (s *suite) compare(t *testing.T, c conformance.Case, m mode, want map[string]*conformance.Image, said, dir, secrets string) {
 	in := conformance.Inputs{Name: c.Name, Dir: dir, SecretDir: secrets, Base: s.base,
 		Ref: fmt.Sprintf("%s/layerwright/%s:%s", s.registry, strings.ToLower(c.Name), m.name)}
 	var out []byte
@@ -210,10 +214,16 @@ func (s *suite) compare(t *testing.T, c conformance.Case, m mode, want map[strin
 	} else {
 		store := filepath.Join(t.TempDir(), "store")
 		args := append(append(c.Options.LayerwrightArgs(in), m.args...), "--store", store)
+		if m.engine {
+			args = append(args, "--engine", "buildkit="+s.oracle.Addr)
+		}
 		s.timed(m.name, func() { out, err = exec.CommandContext(t.Context(), parts.Binary(t), args...).CombinedOutput() })
 	}
-	if c.Options.Fails != "" {
-		refused(t, c.Options, string(out), err)
+	if o := c.Options; o.Fails != "" {
+		if m.engine && !strings.Contains(said, "\nDockerfile:") {
+			o.Line = 0 // it cannot tell us more than it knows
+		}
+		refused(t, o, string(out), err)
 		return
 	}
 	require.NoError(t, err, "%s", out)

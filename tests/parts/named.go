@@ -2,16 +2,9 @@ package parts
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"math/big"
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
@@ -19,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/crypto/bcrypt"
 )
@@ -45,8 +37,11 @@ func NewNamed(t testing.TB, names ...string) *Named {
 	Need(t, err)
 	dir, err := os.MkdirTemp(shared.dir, "named-")
 	Need(t, err)
-	n.CA, n.CertFile, n.KeyFile = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	Need(t, n.certify())
+	a, err := newAuthority(dir)
+	Need(t, err)
+	n.CA = a.CA
+	n.CertFile, n.KeyFile, err = a.issue(dir, "server", names...)
+	Need(t, err)
 	return n
 }
 
@@ -61,29 +56,6 @@ func freeAddress() (string, error) {
 		}
 	}
 	return "", fmt.Errorf("a loopback address with a free port 443: %w", err)
-}
-
-func (n *Named) certify() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: n.Names[0]}, DNSNames: n.Names,
-		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	caDER, err1 := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
-	leafDER, err2 := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), key)
-	keyDER, err3 := x509.MarshalECPrivateKey(key)
-	block := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
-	return errors.Join(err1, err2, err3,
-		os.WriteFile(n.CA, block("CERTIFICATE", caDER), 0o644),
-		os.WriteFile(n.CertFile, block("CERTIFICATE", leafDER), 0o600),
-		os.WriteFile(n.KeyFile, block("EC PRIVATE KEY", keyDER), 0o600))
 }
 
 // Transport reaches the servers from the test, by their names.

@@ -157,10 +157,10 @@ func (s *Set) Binary() (string, error) {
 }
 
 // start runs a daemon until the test binary ends, its output in a log file.
-func (s *Set) start(name string, ready func() error, args ...string) error {
+func (s *Set) start(name string, ready func() error, args ...string) (*os.Process, error) {
 	log, err := os.Create(filepath.Join(s.dir, name+".log"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -178,22 +178,22 @@ func (s *Set) start(name string, ready func() error, args ...string) error {
 		close(exited)
 	}()
 	if err := <-started; err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	s.AtEnd(func() { stop(cmd.Process, exited) })
 	deadline := time.Now().Add(60 * time.Second)
 	for {
 		err := ready()
 		if err == nil {
-			return nil
+			return cmd.Process, nil
 		}
 		select {
 		case <-exited:
-			return fmt.Errorf("start %s: it ended: %s", name, tail(log.Name()))
+			return nil, fmt.Errorf("start %s: it ended: %s", name, tail(log.Name()))
 		case <-time.After(50 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("start %s: not ready: %w: %s", name, err, tail(log.Name()))
+			return nil, fmt.Errorf("start %s: not ready: %w: %s", name, err, tail(log.Name()))
 		}
 	}
 }
@@ -291,7 +291,7 @@ func (s *Set) newRegistryAt(addr, name, extra string) (*Registry, error) {
 		}
 		return c.Close()
 	}
-	if err := s.start(name, ready, "docker-registry", "serve", conf); err != nil {
+	if _, err := s.start(name, ready, "docker-registry", "serve", conf); err != nil {
 		return nil, err
 	}
 	return &Registry{Addr: addr, Dir: dir}, nil
@@ -334,7 +334,7 @@ func (s *Set) newDocker() (*Docker, error) {
 		}
 		return resp.Body.Close()
 	}
-	err := s.start("dockerd", ready, "dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none",
+	_, err := s.start("dockerd", ready, "dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none",
 		"-H", "unix://"+sock, "--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "-p", filepath.Join(dir, "pid"))
 	return &Docker{Host: "unix://" + sock}, err
 }
@@ -354,57 +354,4 @@ func (d *Docker) Must(t testing.TB, args ...string) string {
 		t.Fatalf("docker %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
-}
-
-// BuildKit is a running buildkitd.
-type BuildKit struct {
-	// Addr is for buildctl --addr.
-	Addr string
-	// Buildctl is the client's path.
-	Buildctl string
-}
-
-// Oracle is the test binary's buildkitd, which may push to SharedRegistry.
-func Oracle(t testing.TB) *BuildKit {
-	t.Helper()
-	reg := SharedRegistry(t)
-	b, err := shared.BuildKit(reg.Addr)
-	Need(t, err)
-	return b
-}
-
-// BuildKit is the Set's buildkitd, which speaks plain HTTP with the registries.
-// Those of the first call count.
-func (s *Set) BuildKit(registries ...string) (*BuildKit, error) {
-	return s.buildkit.get(func() (*BuildKit, error) { return s.newBuildKit(registries) })
-}
-
-func (s *Set) newBuildKit(registries []string) (*BuildKit, error) {
-	if err := errors.Join(needRoot(), needProgram("runc")); err != nil {
-		return nil, err
-	}
-	bin := filepath.Join(Repo(), "bin")
-	cmd := exec.Command("make", "-s", "buildkit")
-	cmd.Dir = Repo()
-	if b, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build buildkitd: %w\n%s", err, b)
-	}
-	dir := filepath.Join(s.dir, "buildkit")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	conf := filepath.Join(dir, "buildkitd.toml")
-	var text strings.Builder
-	for _, r := range registries {
-		fmt.Fprintf(&text, "[registry.%q]\n  http = true\n", r)
-	}
-	text.WriteString("[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n[worker.containerd]\n  enabled = false\n")
-	if err := os.WriteFile(conf, []byte(text.String()), 0o600); err != nil {
-		return nil, err
-	}
-	b := &BuildKit{Addr: "unix://" + filepath.Join(dir, "sock"), Buildctl: filepath.Join(bin, "buildctl")}
-	ready := func() error {
-		return exec.Command(b.Buildctl, "--addr", b.Addr, "debug", "workers").Run()
-	}
-	return b, s.start("buildkitd", ready, filepath.Join(bin, "buildkitd"), "--config", conf, "--root", filepath.Join(dir, "root"), "--addr", b.Addr)
 }

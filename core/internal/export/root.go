@@ -104,6 +104,15 @@ func platformsTar(ctx context.Context, w io.Writer, roots []Root) error {
 	return t.close()
 }
 
+// Copy writes what is read to a file, which appears when it is complete, or to a
+// stream that is already open.
+func Copy(ctx context.Context, path string, to io.Writer, from io.Reader) error {
+	return toFile(path, to, func(w io.Writer) error {
+		_, err := io.Copy(ctxWriter(ctx, w), from)
+		return err
+	})
+}
+
 // toFile writes a file atomically, or to a stream that is already open.
 func toFile(path string, to io.Writer, write func(io.Writer) error) error {
 	if to != nil {

@@ -238,7 +238,7 @@ func (g *gateway) stage(ctx context.Context, name string, sub Request) error {
 func convert(ctx context.Context, req Request, resolver Resolver) (*gateway, *gwclient.Result, error) {
 	g := &gateway{req: req, resolver: resolver, inputs: map[string]llb.State{}}
 	var err error
-	if g.opts, err = options(req); err != nil {
+	if g.opts, err = Options(req); err != nil {
 		return g, nil, err
 	}
 	if err := g.stages(ctx); err != nil {

@@ -128,8 +128,8 @@ func Run(ctx context.Context, req Request, resolver Resolver) (*Result, error) {
 	return out, nil
 }
 
-// options are the request in the words of BuildKit's frontend.
-func options(req Request) (map[string]string, error) {
+// Options are the request in the words of BuildKit's frontend.
+func Options(req Request) (map[string]string, error) {
 	o := map[string]string{"filename": req.Filename}
 	contextOptions(req, o)
 	set := func(key, value string) {
@@ -191,10 +191,13 @@ func contextName(name string) (string, error) {
 	return strings.TrimSuffix(reference.FamiliarString(named), ":latest"), nil
 }
 
+// Explain is what Run makes of the frontend's errors, for one that has run elsewhere.
+func Explain(err error) error { return explain(err, nil) }
+
 // explain turns the frontend's error into one with kind, place and remedy.
 // fallback is the place for an error that has none of its own.
 func explain(err error, fallback *fault.Location) error {
-	loc := location(err)
+	loc := Location(err)
 	if loc == nil {
 		loc = fallback
 	}
@@ -245,7 +248,9 @@ func bare(err error) error {
 	}
 }
 
-func location(err error) *fault.Location {
+// Location is the instruction that BuildKit says an error is about; nil where it says
+// none.
+func Location(err error) *fault.Location {
 	for _, s := range errdefs.Sources(err) {
 		// Line 0 is BuildKit's word for "somewhere in the directives".
 		if s.Info == nil || len(s.Ranges) == 0 || s.Ranges[0].Start == nil || s.Ranges[0].Start.Line < 1 {
@@ -272,6 +277,13 @@ func sourceLocation(info *pb.SourceInfo, ranges []*pb.Range) *fault.Location {
 		l.End = max(l.End, int(ranges[0].End.Line))
 	}
 	return l
+}
+
+// Syntax finds the line "# syntax=" of a Dockerfile: what it names, and whether the
+// built-in frontend stands for that.
+func Syntax(text []byte) (ref string, isBuiltin bool) {
+	ref, _, _, ok := parser.DetectSyntax(text)
+	return ref, ok && builtin(ref)
 }
 
 // builtin says whether a "# syntax=" names a frontend that the built-in one

@@ -1,7 +1,6 @@
 package frontend
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +12,9 @@ import (
 	"time"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	"github.com/moby/buildkit/client/llb"
 	"github.com/moby/buildkit/client/llb/sourceresolver"
 	"github.com/moby/buildkit/frontend/dockerfile/builder"
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	gwclient "github.com/moby/buildkit/frontend/gateway/client"
 	gwpb "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/pb"
@@ -68,24 +65,7 @@ func (g *gateway) usedBy(err error) *fault.Location {
 	if !errors.As(err, &ie) {
 		return placeOf(err, g.req.Filename, g.text)
 	}
-	ast, err := parser.Parse(bytes.NewReader(g.text))
-	if err != nil {
-		return nil
-	}
-	for _, n := range ast.AST.Children {
-		for _, flag := range n.Flags {
-			for _, field := range strings.Split(strings.TrimPrefix(strings.TrimPrefix(flag, "--mount="), "--"), ",") {
-				name, ok := strings.CutPrefix(field, "from=")
-				if !ok {
-					continue
-				}
-				if ref, err := reference.ParseNormalizedNamed(name); err == nil && reference.TagNameOnly(ref).String() == ie.ref {
-					return &fault.Location{File: g.req.Filename, Source: g.text, Start: n.StartLine, End: n.EndLine}
-				}
-			}
-		}
-	}
-	return nil
+	return usersOf(ie.ref, g.req.Filename, g.text)
 }
 
 // read remembers the Dockerfile's text.
@@ -145,6 +125,12 @@ func (*gateway) NewContainer(context.Context, gwclient.NewContainerRequest) (gwc
 }
 
 func (g *gateway) Warn(_ context.Context, _ digest.Digest, msg string, opts gwclient.WarnOpts) error {
+	g.req.Progress.Emit(LintNotice(msg, opts.URL, opts.SourceInfo, opts.Range))
+	return nil
+}
+
+// LintNotice is a warning of BuildKit's linter, "Rule: text (line N)", as an event.
+func LintNotice(msg, url string, source *pb.SourceInfo, ranges []*pb.Range) progress.Notice {
 	rule, text, ok := strings.Cut(msg, ": ")
 	if !ok || strings.ContainsAny(rule, " \t") {
 		rule, text = "", msg
@@ -152,9 +138,7 @@ func (g *gateway) Warn(_ context.Context, _ digest.Digest, msg string, opts gwcl
 	if i := strings.LastIndex(text, " (line "); i > 0 {
 		text = text[:i]
 	}
-	g.req.Progress.Emit(progress.Notice{Level: progress.Warning, Rule: rule, Text: text, URL: opts.URL,
-		Location: sourceLocation(opts.SourceInfo, opts.Range), Time: time.Now()})
-	return nil
+	return progress.Notice{Level: progress.Warning, Rule: rule, Text: text, URL: url, Location: sourceLocation(source, ranges), Time: time.Now()}
 }
 
 // Solve is asked for three things: to read files of a local source, to run

@@ -3,7 +3,9 @@ package frontend
 import (
 	"bytes"
 	"regexp"
+	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
@@ -14,6 +16,42 @@ var (
 	escapeToken     = regexp.MustCompile(`^invalid escape token `)
 	escapeDirective = regexp.MustCompile(`^#\s*escape\s*=`)
 )
+
+// Place is the instruction that an error of BuildKit's is about, as far as it says so or
+// its words tell; nil where they do not. Text is the Dockerfile.
+func Place(err error, file string, text []byte) *fault.Location {
+	if loc := Location(err); loc != nil || text == nil {
+		return loc
+	}
+	if m := unresolved.FindStringSubmatch(err.Error()); m != nil {
+		return usersOf(m[1], file, text)
+	}
+	return placeOf(err, file, text)
+}
+
+var unresolved = regexp.MustCompile(`failed to resolve source metadata for ([^ ]+): `)
+
+// usersOf is the instruction whose --from or from= names an image.
+func usersOf(image, file string, text []byte) *fault.Location {
+	ast, err := parser.Parse(bytes.NewReader(text))
+	if err != nil {
+		return nil
+	}
+	for _, n := range ast.AST.Children {
+		for _, flag := range n.Flags {
+			for _, field := range strings.Split(strings.TrimPrefix(strings.TrimPrefix(flag, "--mount="), "--"), ",") {
+				name, ok := strings.CutPrefix(field, "from=")
+				if !ok {
+					continue
+				}
+				if ref, err := reference.ParseNormalizedNamed(name); err == nil && reference.TagNameOnly(ref).String() == image {
+					return &fault.Location{File: file, Source: text, Start: n.StartLine, End: n.EndLine}
+				}
+			}
+		}
+	}
+	return nil
+}
 
 // placeOf finds the line of the errors that BuildKit gives no place, by their
 // words; nil for others.

@@ -66,7 +66,7 @@ func Ask(ctx context.Context, req Request, q Question, resolver Resolver) (*Answ
 		return nil, explain(err, loc)
 	}
 	var err error
-	if g.opts, err = options(req); err != nil {
+	if g.opts, err = Options(req); err != nil {
 		return fail(err)
 	}
 	if err := g.stages(ctx); err != nil {

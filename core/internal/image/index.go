@@ -35,8 +35,8 @@ func Index(images []v1.Image, ps []ocispecs.Platform, opts Options) (v1.ImageInd
 }
 
 func descriptorAnnotations(img v1.Image) map[string]string {
-	if a, ok := img.(*assembled); ok {
-		return a.descriptor
+	if a, ok := img.(interface{ DescriptorAnnotations() map[string]string }); ok {
+		return a.DescriptorAnnotations()
 	}
 	return nil
 }

@@ -17,9 +17,11 @@ type Manifest struct {
 	Raw       []byte
 	MediaType types.MediaType
 	Digest    v1.Hash
-	// Manifests are those of an index, Config is an image's; one of them is nil.
+	// Manifests are those of an index; Config is an image's, and Image all of it. One
+	// or the other is nil.
 	Manifests   []v1.Descriptor
 	Config      *v1.ConfigFile
+	Image       *Image
 	Annotations map[string]string
 }
 
@@ -74,6 +76,7 @@ func (c *Client) Manifest(ctx context.Context, ref string) (*Manifest, error) {
 	if err != nil {
 		return nil, pulling(named.String(), c.fail(ctx, s, "", err))
 	}
-	m.Config = img.Config
+	img.Name, img.Digest = named.String(), m.Digest
+	m.Config, m.Image = img.Config, img
 	return m, nil
 }

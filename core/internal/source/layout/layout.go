@@ -43,6 +43,9 @@ type Layout struct {
 // what errors call it.
 func Open(dir, name string) *Layout { return &Layout{dir: dir, name: name} }
 
+// Dir is where the layout is, as Open was told.
+func (l *Layout) Dir() string { return l.dir }
+
 // Image is one image for one platform.
 type Image struct {
 	RawConfig []byte
