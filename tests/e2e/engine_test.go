@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/cgi"
@@ -311,4 +312,31 @@ func TestAnEngineMakesTheSameImage(t *testing.T) {
 			require.Equal(t, here, there)
 		})
 	}
+}
+
+// TestAnEngineByAnotherProgram: docker exec and kubectl exec reach buildctl dial-stdio
+// next to the engine. The Docker engine is a real one; kubectl is a script, since there
+// is no cluster.
+func TestAnEngineByAnotherProgram(t *testing.T) {
+	d, kit := parts.Engine(t), parts.Oracle(t)
+	dir := buildContext(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY f /f\n", "f": "x"})
+	d.Must(t, "run", "-d", "--name", "buildkitd", "--entrypoint", "/busybox/sh", "-v", filepath.Dir(strings.TrimPrefix(kit.Addr, "unix://"))+":/engine", "-v", kit.Buildctl+":/usr/bin/buildctl:ro",
+		"-e", "BUILDKIT_HOST=unix:///engine/sock", "-e", "PATH=/usr/bin:/busybox", parts.JobImage(t, d), "-c", "while sleep 1000; do :; done")
+	t.Cleanup(func() { _ = d.Command(context.WithoutCancel(t.Context()), "rm", "-f", "buildkitd").Run() })
+	programs := t.TempDir()
+	script := "#!/bin/sh\necho \"$*\" >" + programs + "/asked\nexec " + kit.Buildctl + " --addr " + kit.Addr + " dial-stdio\n"
+	require.NoError(t, os.WriteFile(filepath.Join(programs, "kubectl"), []byte(script), 0o755))
+	for _, address := range []string{"docker-container://buildkitd", "kube-pod://builder-0?namespace=ci&container=buildkitd"} {
+		cmd := exec.CommandContext(t.Context(), parts.Binary(t), "build", "--log-format", "plain", "--store", t.TempDir(), "--engine", "buildkit="+address, "--no-push", dir)
+		cmd.Env = append(os.Environ(), "DOCKER_HOST="+d.Host, "PATH="+programs+":"+os.Getenv("PATH"))
+		got := run(t, cmd)
+		require.Zero(t, got.code, got.output)
+		require.Contains(t, got.output, "[1/1] COPY f /f")
+	}
+	asked, err := os.ReadFile(filepath.Join(programs, "asked"))
+	require.NoError(t, err)
+	require.Contains(t, string(asked), "--namespace=ci exec --container=buildkitd -i builder-0 -- buildctl dial-stdio")
+	got := byEngine(t, []string{"docker-container://nobody"}, "--no-push", dir)
+	require.Equal(t, 4, got.code, got.output)
+	require.Contains(t, got.output, "remedy: ")
 }

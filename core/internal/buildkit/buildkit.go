@@ -225,6 +225,8 @@ func unreachable(name string, at Endpoint, err error) error {
 	case has("certificate required", "bad certificate", "unknown certificate authority", "unknown certificate"),
 		at.tls() && has("connection reset", "broken pipe", "EOF"): // refused, and closed before the reason was read
 		remedy = "The engine wants a certificate of an authority that it trusts: --engine buildkit=" + at.Address + ",ca=FILE,cert=FILE,key=FILE."
+	case has("frame too large"):
+		remedy = "Something else than BuildKit answers there. With docker-container://, podman-container://, kube-pod:// and ssh:// that is what their program prints: run it by hand, and buildctl dial-stdio in it."
 	case has("certificate has expired"):
 		remedy = "Renew the certificate of the engine or of this job, or correct the clock."
 	case has("does not look like a TLS handshake"):
