@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -394,30 +393,4 @@ func TestApplyTruncated(t *testing.T) {
 	b := archive(t, file("a/long/enough/name"))
 	b.Truncate(1024 + 3)
 	require.ErrorIs(t, Apply(t.Context(), t.TempDir(), b, ApplyOptions{}), io.ErrUnexpectedEOF)
-}
-
-func BenchmarkUnpack(b *testing.B) {
-	needs.Root(b)
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	body := bytes.Repeat([]byte("layer"), 2000)
-	for d := range 100 {
-		require.NoError(b, w.WriteHeader(dir(fmt.Sprintf("usr/share/d%d/", d))))
-		for f := range 50 {
-			h := file(fmt.Sprintf("usr/share/d%d/f%d", d, f))
-			h.Size = int64(len(body))
-			require.NoError(b, w.WriteHeader(h))
-			_, err := w.Write(body)
-			require.NoError(b, err)
-		}
-	}
-	require.NoError(b, w.Close())
-	b.SetBytes(int64(buf.Len()))
-	for b.Loop() {
-		root := b.TempDir()
-		require.NoError(b, Apply(b.Context(), root, bytes.NewReader(buf.Bytes()), ApplyOptions{Observe: func(Observed) {}}))
-		b.StopTimer()
-		require.NoError(b, os.RemoveAll(root))
-		b.StartTimer()
-	}
 }

@@ -221,6 +221,7 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 	b.SetBytes(size)
+	b.ReportAllocs()
 	for b.Loop() {
 		require.NoError(b, Write(b.Context(), io.Discard, root, changes, WriteOptions{Sum: func(string, uint64) {}}))
 	}

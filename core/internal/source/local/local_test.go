@@ -217,6 +217,7 @@ func BenchmarkCopy(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	b.ReportAllocs()
 	for b.Loop() {
 		if err := Copy(b.Context(), dir, nil, b.TempDir()); err != nil {
 			b.Fatal(err)
