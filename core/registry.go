@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/layerwright/layerwright/core/internal/cache"
 	"github.com/layerwright/layerwright/core/internal/credentials"
 	"github.com/layerwright/layerwright/core/internal/fault"
 	"github.com/layerwright/layerwright/core/internal/netrc"
@@ -74,7 +75,11 @@ func (b *build) checkPush(ctx context.Context) error {
 	var both sync.WaitGroup
 	if c := b.req.Cache; c.Repo != "" && !c.NoPush && !strings.HasPrefix(c.Repo, "oci:") {
 		if p, err := b.client.Pusher(c.Repo); err == nil { // else openCache says it
-			both.Go(func() { cached = p.Check(ctx) })
+			both.Go(func() {
+				ctx, cancel := context.WithTimeoutCause(ctx, cache.Patience, cache.ErrSlow)
+				defer cancel()
+				cached = p.Check(ctx)
+			})
 		}
 	}
 	var err error
@@ -82,7 +87,7 @@ func (b *build) checkPush(ctx context.Context) error {
 		err = b.settle(b.push.Check(ctx))
 	}
 	both.Wait()
-	if err == nil && errors.Is(cached, registry.ErrDenied) {
+	if err == nil && (errors.Is(cached, registry.ErrDenied) || errors.Is(cached, cache.ErrSlow)) {
 		b.req.Cache.NoPush = true
 		b.warn(fmt.Sprintf("the cache in %s is only read: %v", b.req.Cache.Repo, cached))
 	}

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,6 +113,10 @@ func TestWhatAWarmBuildRunsAgain(t *testing.T) {
 		{"nothing changed", func(*testing.T, string) []string { return nil }, nil},
 		{"a new time", func(t *testing.T, dir string) []string {
 			require.NoError(t, os.Chtimes(filepath.Join(dir, "lib/a"), time.Now(), time.Now().Add(-time.Hour)))
+			return nil
+		}, nil},
+		{"an owner, which images do not take from a context", func(t *testing.T, dir string) []string {
+			require.NoError(t, os.Chown(filepath.Join(dir, "main.txt"), 12, 34))
 			return nil
 		}, nil},
 		{"a file that .dockerignore names", write("ignored", "2"), nil},
@@ -259,14 +264,52 @@ func TestBaseThatMovesAndPlatformsMissTheCache(t *testing.T) {
 	inCache(t, dir, repo, "--no-push")
 	list, _ := ran(inCache(t, dir, repo, "--no-push").output)
 	require.Empty(t, list)
-	// The configuration alone changes no file: the layer is the same.
+	// A variable of the base is the command's as well: it runs, and says why.
 	parts.PushBase(t, base, parts.SmallBase(t), "NEW=1")
+	got := inCache(t, dir, repo, "--destination", repo+"/moved:1", "--explain-cache")
+	list, _ = ran(got.output)
+	require.Equal(t, []string{"RUN echo x > /x"}, list)
+	require.Contains(t, got.output, "base")
+	image, err := conformance.Load(t.Context(), repo+"/moved:1")
+	require.NoError(t, err)
+	require.Contains(t, fmt.Sprint(image.Config), "NEW=1")
+	list, _ = ran(inCache(t, dir, repo, "--no-push").output)
+	require.Empty(t, list)
+	// So do other files.
+	parts.PushBase(t, base, bytes.Replace(parts.SmallBase(t), []byte("root:x:0:0:"), []byte("root:y:0:0:"), 1))
+	got = inCache(t, dir, repo, "--no-push", "--explain-cache")
+	list, _ = ran(got.output)
+	require.Equal(t, []string{"RUN echo x > /x"}, list)
+	require.Contains(t, got.output, "base")
 	dir2 := buildContext(t, map[string]string{"Dockerfile": "FROM " + base + "\nCOPY f /f\n", "f": "f"})
 	inCache(t, dir2, repo, "--no-push", "--platform", "linux/amd64")
 	list, _ = ran(inCache(t, dir2, repo, "--no-push", "--platform", "linux/arm64").output)
 	require.Equal(t, []string{"COPY f /f"}, list)
 	list, _ = ran(inCache(t, dir2, repo, "--no-push", "--platform", "linux/amd64").output)
 	require.Empty(t, list)
+}
+
+// TestWhatIsFetchedAndWhereTextsEndCount: a URL counts by what it answers, and two
+// commands that read the same without the spaces between their words are two.
+func TestWhatIsFetchedAndWhereTextsEndCount(t *testing.T) {
+	repo, base := newRepo(t), smallBase(t)
+	var answer atomic.Value
+	answer.Store("one")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, answer.Load().(string)) }))
+	t.Cleanup(server.Close)
+	dir := buildContext(t, map[string]string{"Dockerfile": "FROM " + base + "\nADD " + server.URL + "/f /f\n"})
+	inCache(t, dir, repo, "--no-push")
+	list, _ := ran(inCache(t, dir, repo, "--no-push").output)
+	require.Empty(t, list)
+	answer.Store("two")
+	list, _ = ran(inCache(t, dir, repo, "--no-push").output)
+	require.NotEmpty(t, list)
+
+	one := buildContext(t, map[string]string{"Dockerfile": "FROM " + base + "\nRUN [\"mkdir\", \"-p\", \"/ab\", \"/c\"]\n"})
+	other := buildContext(t, map[string]string{"Dockerfile": "FROM " + base + "\nRUN [\"mkdir\", \"-p\", \"/a\", \"b/c\"]\n"})
+	inCache(t, one, repo, "--no-push")
+	list, _ = ran(inCache(t, other, repo, "--no-push").output)
+	require.Len(t, list, 1)
 }
 
 // TestNoPushCacheOnlyReads: nothing is written, what is there is used.
@@ -391,6 +434,27 @@ func TestACacheNeverFailsABuild(t *testing.T) {
 			compareContent(t, dest+"/plain:1", dest+"/app:1")
 		})
 	}
+	t.Run("slow", func(t *testing.T) {
+		dir, proxy := cacheContext(t, base), newProxy(t, nil)
+		over := make(chan struct{})
+		t.Cleanup(func() { close(over) })
+		proxy.set(func(_ http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/cache/") {
+				return false
+			}
+			select { // never an answer
+			case <-r.Context().Done():
+			case <-over:
+			}
+			return true
+		})
+		start := time.Now()
+		got := onHost(t, "build", "--log-format", "plain", "--context", dir, "--cache-repo", proxy.addr+"/slow/cache", "--destination", parts.SharedRegistry(t).Addr+"/slow/app:1")
+		require.Equal(t, 0, got.code, got.output)
+		require.Less(t, time.Since(start), 90*time.Second)
+		require.Contains(t, got.output, "does not answer in time")
+		require.LessOrEqual(t, strings.Count(got.output, "the cache in"), 2, got.output)
+	})
 	t.Run("nobody listens", func(t *testing.T) {
 		dir := cacheContext(t, base)
 		got := onHost(t, "build", "--log-format", "plain", "--context", dir, "--cache-repo", "127.0.0.1:1/x/cache", "--no-push", "--push-retry", "0", "--image-download-retry", "0")

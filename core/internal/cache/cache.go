@@ -117,8 +117,11 @@ func New(opts Options) *Cache {
 const (
 	parallelSaves   = 64
 	parallelLookups = 16
-	lookupPatience  = 20 * time.Second
 )
+
+// Patience is how long a repository may take for an answer of a few bytes before the
+// build goes on without it.
+const Patience = 10 * time.Second
 
 var _ solve.Cache = (*Cache)(nil)
 
@@ -323,11 +326,18 @@ func (c *Cache) reachable() []Repository {
 	return slices.DeleteFunc(slices.Clone(c.opts.Read), func(r Repository) bool { return c.down[r] })
 }
 
-var errSlow = errors.New("it does not answer in time")
+func (c *Cache) isDown(repo Repository) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.down[repo]
+}
 
-// patientGet is Get, which a slow repository ends with errSlow.
+// ErrSlow is the error where a repository has not answered within Patience.
+var ErrSlow = errors.New("it does not answer in time")
+
+// patientGet is Get, which a slow repository ends with ErrSlow.
 func patientGet(ctx context.Context, repo Repository, tag string) (*Record, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, lookupPatience, errSlow)
+	ctx, cancel := context.WithTimeoutCause(ctx, Patience, ErrSlow)
 	defer cancel()
 	return repo.Get(ctx, tag)
 }
@@ -406,6 +416,9 @@ func (c *Cache) Save(ctx context.Context, v *graph.Vertex, results []solve.Resul
 	}
 	layers := state.Layers()
 	c.saves.Go(func() error {
+		if c.isDown(w) {
+			return nil // it was said when it did not answer
+		}
 		c.complain(ctx, w, c.save(ctx, w, v, k, layers, tags))
 		return nil
 	})

@@ -155,7 +155,7 @@ func (l list) encode() (string, error) {
 
 func (c *Cache) saveList(ctx context.Context, tag string, l list) {
 	w := c.opts.Write
-	if w == nil {
+	if w == nil || c.isDown(w) {
 		return
 	}
 	text, err := l.encode()
