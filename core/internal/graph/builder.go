@@ -256,6 +256,38 @@ func Base(v *Vertex) (base Edge, ok bool) {
 	return v.Inputs[i], true
 }
 
+// Reads says whether a vertex may read what files of one of its inputs contain.
+// It does not where files are only put on the input's tree, none of them from that
+// tree and no owner by a name that it explains.
+func Reads(v *Vertex, in Edge) bool {
+	switch o := v.Op.Op.(type) {
+	case *pb.Op_Merge:
+		return v.Inputs[0] != in || slices.Contains(v.Inputs[1:], in)
+	case *pb.Op_File:
+		if base, ok := Base(v); !ok || base != in {
+			return true
+		}
+		return slices.ContainsFunc(o.File.Actions, func(a *pb.FileAction) bool { return a.GetCopy() != nil && ofInput(v, in, a.SecondaryInput) || named(a) })
+	}
+	return true
+}
+
+// ofInput says whether an action's input is an input of the vertex, or what an
+// earlier action has made of one.
+func ofInput(v *Vertex, in Edge, i int64) bool {
+	return i >= int64(len(v.Inputs)) || i >= 0 && v.Inputs[i] == in
+}
+
+// named says whether an action gives files to an owner by name.
+func named(a *pb.FileAction) bool {
+	for _, o := range []*pb.ChownOpt{a.GetCopy().GetOwner(), a.GetMkdir().GetOwner(), a.GetMkfile().GetOwner(), a.GetSymlink().GetOwner()} {
+		if o.GetUser().GetByName() != nil || o.GetGroup().GetByName() != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // Chain is the set of vertices whose layers end up in the tree of e, e's own
 // included.
 func Chain(e Edge) map[*Vertex]bool {

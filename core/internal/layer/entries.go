@@ -125,7 +125,12 @@ func (a *applier) file(ctx context.Context, in place, name string, h *tar.Header
 		}
 	}()
 	in.own.put(name, newNode(fileNode))
-	sum, err := a.content(ctx, fd, in.join(name), r)
+	var sum uint64
+	if a.opts.Hollow && h.Size >= hollowFrom {
+		sum, err = a.hollow(ctx, fd, in.join(name), r, h.Size)
+	} else {
+		sum, err = a.content(ctx, fd, in.join(name), r)
+	}
 	if err != nil {
 		return err
 	}

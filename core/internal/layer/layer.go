@@ -46,6 +46,9 @@ type ApplyOptions struct {
 	Limit int64
 	// Owner, when not nil, is given to every entry in place of its own.
 	Owner *Owner
+	// Hollow leaves out what large files contain, for a tree of which only names
+	// and attributes are wanted. The files have their size; HollowSum knows them.
+	Hollow bool
 }
 
 // Owner is a user and group id.

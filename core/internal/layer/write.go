@@ -13,6 +13,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/layerwright/layerwright/core/internal/fault"
 )
 
 // WriteOptions are the choices of Write. The zero value is fine.
@@ -220,6 +222,9 @@ func (w *writer) content(ctx context.Context, fd int, name string, size int64) e
 		}
 		if n == 0 {
 			return fmt.Errorf("file shrank from %d to %d bytes while it was read", size, size-left)
+		}
+		if _, ok := HollowSum(buf[:n], size); ok && left == size {
+			return fault.New(fault.Internal, "read %s: %w", name, ErrHollow)
 		}
 		if _, err := w.tw.Write(buf[:n]); err != nil {
 			return err

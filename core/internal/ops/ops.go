@@ -107,14 +107,17 @@ func Result(s snapshot.State) solve.Result { return result{s} }
 // Claims implements solve.Result.
 func (r result) Claims(owners []solve.Owner) []solve.Claim {
 	indexes := make([]int, len(owners))
-	changers := 0
+	use := snapshot.Use{Hollow: true}
 	for i, o := range owners {
 		indexes[i] = o.Index
 		if o.Extends {
-			changers++
+			use.Changers++
+		}
+		if o.Reads {
+			use.Hollow = false
 		}
 	}
-	r.State.Expect(changers)
+	r.State.Expect(use)
 	claims := r.State.Claims(indexes)
 	out := make([]solve.Claim, len(claims))
 	for i, c := range claims {

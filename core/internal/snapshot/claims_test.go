@@ -115,7 +115,7 @@ func TestALayerIsUnpackedForTwoBranchesAtOnce(t *testing.T) {
 	require.NoError(t, err)
 	opened := 0
 	state := s.FromLayers([]v1.Layer{&counted{tarLayer(t, "d/", "d/a=1", "d/b=22", "l -> d/a", "h >> d/a"), &opened}})
-	state.Expect(2)
+	state.Expect(Use{Changers: 2})
 	claims := state.Claims([]int{1, 2})
 	first, err := claims[0].Mutate(t.Context())
 	require.NoError(t, err)

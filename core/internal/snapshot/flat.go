@@ -100,8 +100,8 @@ type flatState struct {
 	uncaptured bool
 	claims     *claims
 
-	// changers is how many owners will change the tree, where that is known.
-	changers int
+	// use is what the owners will do, where that is known.
+	use Use
 
 	mu sync.Mutex
 	// tree is the state as files; nil before it is needed and after it was
@@ -109,7 +109,7 @@ type flatState struct {
 	tree, spare *tree
 }
 
-func (s *flatState) Expect(changers int) { s.changers = changers }
+func (s *flatState) Expect(use Use) { s.use = use }
 
 func (s *flatState) Layers() []v1.Layer {
 	if s.uncaptured {
@@ -151,7 +151,7 @@ func (s *flatState) materialise(ctx context.Context) (*tree, error) {
 		return s.tree, nil
 	}
 	trees := make([]*tree, 1, 2)
-	if s.changers > 1 && len(s.layers) > 0 {
+	if s.use.Changers > 1 && len(s.layers) > 0 {
 		trees = trees[:2] // to write a second one while at it costs less than to copy it
 	}
 	var err error
@@ -180,7 +180,7 @@ func (s *flatState) apply(ctx context.Context, l v1.Layer, trees []*tree) error 
 	return readLayer(l, func(r io.Reader) error {
 		one := func(ctx context.Context, i int, r io.Reader) error {
 			t := trees[i]
-			return layer.Apply(ctx, t.dir, r, layer.ApplyOptions{Observe: t.index.observe(t.dir)})
+			return layer.Apply(ctx, t.dir, r, layer.ApplyOptions{Observe: t.index.observe(t.dir), Hollow: s.use.Hollow})
 		}
 		if len(trees) == 1 {
 			return one(ctx, 0, r)

@@ -118,6 +118,9 @@ type overlayState struct {
 	below *overlayState
 	more  []v1.Layer
 
+	// hollow is Use.Hollow.
+	hollow bool
+
 	mu sync.Mutex
 	// dirs is the chain as directories, base first; known says that it is.
 	dirs  []*layerDir
@@ -131,8 +134,8 @@ func (s *overlayState) Layers() []v1.Layer {
 	return slices.Clone(s.layers)
 }
 
-// Expect implements State: a branch is a mount, whatever is expected.
-func (s *overlayState) Expect(int) {}
+// Expect implements State: a branch is a mount, whoever will change it.
+func (s *overlayState) Expect(use Use) { s.hollow = use.Hollow }
 
 func (s *overlayState) Claims(owners []int) []Claim {
 	out := make([]Claim, len(owners))
@@ -155,7 +158,7 @@ func (s *overlayState) materialise(ctx context.Context) ([]string, error) {
 			}
 			below, layers = s.below.dirs, s.more
 		}
-		dirs, err := s.store.unpack(ctx, below, layers)
+		dirs, err := s.store.unpack(ctx, below, layers, s.hollow)
 		if err != nil {
 			return nil, err
 		}
@@ -173,16 +176,16 @@ func (s *overlayState) materialise(ctx context.Context) ([]string, error) {
 var errOther = errors.New("another reader's unpacking has failed")
 
 // unpack gives layers on top of below as directories, all at once.
-func (o *overlay) unpack(ctx context.Context, below []*layerDir, layers []v1.Layer) ([]*layerDir, error) {
+func (o *overlay) unpack(ctx context.Context, below []*layerDir, layers []v1.Layer, hollow bool) ([]*layerDir, error) {
 	for {
-		dirs, err := o.tryUnpack(ctx, below, layers)
+		dirs, err := o.tryUnpack(ctx, below, layers, hollow)
 		if !errors.Is(err, errOther) || ctx.Err() != nil {
 			return dirs, err
 		}
 	}
 }
 
-func (o *overlay) tryUnpack(caller context.Context, below []*layerDir, layers []v1.Layer) ([]*layerDir, error) {
+func (o *overlay) tryUnpack(caller context.Context, below []*layerDir, layers []v1.Layer, hollow bool) ([]*layerDir, error) {
 	dirs := slices.Clone(below)
 	mine := map[*layerDir]bool{}
 	group, ctx := errgroup.WithContext(caller)
@@ -199,6 +202,10 @@ func (o *overlay) tryUnpack(caller context.Context, below []*layerDir, layers []
 		}
 		o.mu.Lock()
 		d, ok := o.base[key]
+		if !ok && hollow { // a whole one serves as well, but not the other way round
+			key = "hollow " + key
+			d, ok = o.base[key]
+		}
 		if !ok {
 			o.next++
 			d = &layerDir{path: filepath.Join(o.dir, strconv.Itoa(o.next)), unpacked: newChan(), ready: newChan()}
@@ -210,7 +217,7 @@ func (o *overlay) tryUnpack(caller context.Context, below []*layerDir, layers []
 			mine[d] = true
 			group.Go(func() error {
 				defer close(d.ready)
-				if d.err = o.unpackOne(ctx, d, chain, l); d.err != nil {
+				if d.err = o.unpackOne(ctx, d, chain, l, hollow); d.err != nil {
 					o.forget(key)
 				}
 				return d.err
@@ -244,7 +251,7 @@ func (o *overlay) forget(key string) {
 	o.mu.Unlock()
 }
 
-func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir, l v1.Layer) (err error) {
+func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir, l v1.Layer, hollow bool) (err error) {
 	closed := false
 	defer func() {
 		if !closed {
@@ -255,7 +262,7 @@ func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir,
 	if err := os.Mkdir(d.path, 0o755); err != nil {
 		return fmt.Errorf("make layer directory: %w", err)
 	}
-	opts := layer.ApplyOptions{Whiteouts: layer.OverlayTrusted}
+	opts := layer.ApplyOptions{Whiteouts: layer.OverlayTrusted, Hollow: hollow}
 	if o.opts.UserXattr {
 		opts.Whiteouts = layer.OverlayUser
 	}

@@ -48,16 +48,26 @@ type State interface {
 	// Nil entries do not occur; a commit without capture makes Layers panic,
 	// because the graph said that nobody would ask.
 	Layers() []v1.Layer
-	// Expect says, before Claims, how many of the owners will change the tree,
-	// where that is known: a store may then prepare a tree for more than one of
-	// them at a time. It promises nothing.
-	Expect(changers int)
+	// Expect says, before Claims, what the owners will do, where that is known.
+	Expect(use Use)
 	// Claims splits the state among its consumers; called at most once.
 	// owners[i] identifies the consumer of claim i (its vertex's index), in
 	// ascending order. The last one that is left may change the tree in place;
 	// everybody else gets a tree of its own. Waiting is only ever for owners
 	// of a lower index, so no cycle is possible.
 	Claims(owners []int) []Claim
+}
+
+// Use is what the owners of a state will do with it. The zero value knows
+// nothing.
+type Use struct {
+	// Changers is how many of them will change the tree: a store may then prepare a
+	// tree for more than one of them at a time. It promises nothing.
+	Changers int
+	// Hollow promises that neither they nor whoever continues from their changes
+	// reads what files of this state contain: a store may leave it out of a tree
+	// that it unpacks for them. Names, sizes and attributes are wanted.
+	Hollow bool
 }
 
 // Claim is one consumer's hold on a state.

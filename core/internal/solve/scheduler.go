@@ -24,6 +24,9 @@ type Options struct {
 	// Begin is called before anything runs, with the vertices that will: one of
 	// them may still turn out to be known. Its error is Solve's. May be nil.
 	Begin func(ctx context.Context, running []*graph.Vertex) error
+	// Unread says that nobody reads what files of the roots' trees contain: only
+	// their layers are wanted.
+	Unread bool
 }
 
 // Solve runs what the roots of the graph need and returns a claim for each
@@ -171,16 +174,36 @@ func newRun(ctx context.Context, g *graph.Graph, opts Options) (*run, error) {
 				return nil, fmt.Errorf("graph is not in topological order at %s", v.Name)
 			}
 			base, ok := graph.Base(v)
-			from.owners[in.Output] = append(from.owners[in.Output], Owner{v.Index, ok && base == in})
+			from.owners[in.Output] = append(from.owners[in.Output], Owner{v.Index, ok && base == in, true})
 		}
 	}
 	for i, r := range g.Roots {
 		if r.Vertex != nil {
 			n := s.nodes[r.Vertex]
-			n.owners[r.Output] = append(n.owners[r.Output], Owner{Index: len(g.Vertices) + i})
+			n.owners[r.Output] = append(n.owners[r.Output], Owner{Index: len(g.Vertices) + i, Reads: !opts.Unread})
 		}
 	}
+	s.findReaders()
 	return s, nil
+}
+
+// findReaders says of every owner whether what files contain matters to it: it
+// does not to one that only adds files, unless it does to an owner of the result.
+func (s *run) findReaders() {
+	for _, n := range slices.Backward(s.order) { // consumers come first
+		passed := false
+		for _, owners := range n.owners {
+			passed = passed || slices.ContainsFunc(owners, func(o Owner) bool { return o.Reads })
+		}
+		for _, in := range n.inputs {
+			owners := s.nodes[in.Vertex].owners[in.Output]
+			for i := range owners {
+				if owners[i].Index == n.v.Index {
+					owners[i].Reads = passed || graph.Reads(n.v, in)
+				}
+			}
+		}
+	}
 }
 
 // needed are the vertices that the roots depend on, not beyond known ones.

@@ -26,6 +26,9 @@ type Owner struct {
 	// Extends says that what the consumer yields is this result with changes
 	// (graph.Base).
 	Extends bool
+	// Reads says that what the result's files contain may matter, to the consumer
+	// or to those that continue from what it yields (graph.Reads).
+	Reads bool
 }
 
 // Claim is one consumer's hold on a Result. The scheduler releases every claim
