@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -116,6 +117,26 @@ func TestMediansAndRatios(t *testing.T) {
 	require.Equal(t, row{Workload: "app", Builder: inplace, State: cold, Builds: 3, Seconds: 2, Least: 1, Most: 3,
 		OwnSeconds: 1.5, Ratio: 0.5, OwnRatio: 0.5, PeakBytes: 2}, r)
 	require.Equal(t, []string{"app"}, rep.workloads())
+}
+
+// TestTargetsAreJudged: what is missed says by how much and comes first, what was not
+// measured is not judged.
+func TestTargetsAreJudged(t *testing.T) {
+	results := []result{
+		{Workload: "app", Builder: inplace, State: cold, Seconds: 1},
+		{Workload: "app", Builder: buildKit, State: cold, Seconds: 2},
+		{Workload: "many-files", Builder: inplace, State: cold, Seconds: 3},
+		{Workload: "many-files", Builder: buildKit, State: cold, Seconds: 2},
+		{Workload: "big-layer", Builder: inplace, State: cold, Seconds: 4, PeakBytes: 32 << 20},
+	}
+	rep := newReport(options{scale: 1}, []namedBuilder{{name: buildKit}, {name: inplace}}, nil, t.TempDir(), results)
+	var b bytes.Buffer
+	rep.judge(func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) })
+	require.Contains(t, b.String(), "2 met and 1 missed")
+	require.Contains(t, b.String(), "|---|---|---:|---:|---|\n| many-files, cold ÷ BuildKit | inplace | 0.90 | 1.50 | missed by 67 % |\n")
+	require.Contains(t, b.String(), "| app, cold ÷ BuildKit | inplace | 0.90 | 0.50 | met |\n")
+	require.Contains(t, b.String(), "| big-layer, peak memory, cold | inplace | 64 MiB | 32.00 MiB | met |\n")
+	require.NotContains(t, b.String(), "copy-tree")
 }
 
 func TestContextsAreTheSameEachTime(t *testing.T) {

@@ -224,6 +224,7 @@ func (rep *report) markdown() string {
 	rep.cacheCost(line)
 	rep.limit(line)
 	rep.cross(line)
+	rep.judge(line)
 	line("\n## Peak memory\n")
 	line("Megabytes, the greatest of all rounds: the builder's own processes, client and daemon together, an executable's pages once, not what steps run.")
 	line("Of a build that takes less than a twentieth of a second there may be nothing to see.\n")
