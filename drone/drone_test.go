@@ -111,6 +111,8 @@ func TestAutoTagSkipsOtherBranches(t *testing.T) {
 	_, err := plugin.Execute(t.Context(), a, plugin.Process{}, nil)
 	require.NoError(t, err)
 	require.Contains(t, out.String(), "nothing is built: ")
+	env["PLUGIN_USERNAME"], env["PLUGIN_PASSWORD"] = "u", "geheim" // at the registry of an image that there is not
+	require.NotEmpty(t, prepare(t, env).Skip())
 	require.Equal(t, []string{"arm"}, prepare(t, step("AUTO_TAG", "true", "AUTO_TAG_SUFFIX", "arm")).Names.Tags)
 	require.Equal(t, []string{"latest"}, prepare(t, step("AUTO_TAG", "false")).Names.Tags)
 }

@@ -46,16 +46,25 @@ func registryOf(given map[string]string) string {
 	return ""
 }
 
+// domain is a registry without what may stand between it and an image's name: the
+// plugins for Google take us.gcr.io/PROJECT.
+func domain(registry string) string {
+	at, _, _ := strings.Cut(registry, "/")
+	return at
+}
+
 // cloud is the one that the image goes to.
-func (a *adapter) cloud(given map[string]string) string { return core.CloudOf(registryOf(given)) }
+func (a *adapter) cloud(given map[string]string) string {
+	return core.CloudOf(domain(registryOf(given)))
+}
 
 // names puts the registry before names where Drone's plugins do so: those for
 // clouds always, the others when told.
 func (a *adapter) names(r *reading) {
 	registry := registryOf(r.given)
-	cloud := core.CloudOf(registry)
+	cloud := core.CloudOf(domain(registry))
 	if text := r.first("registry"); text != "" {
-		r.set("registry", "REGISTRY", host(text))
+		r.set("registry", "REGISTRY", domain(host(text)))
 	}
 	before := func(name string) string {
 		if registry == "" || strings.HasPrefix(name, registry+"/") || name == "" || strings.HasPrefix(name, "oci:") {
@@ -78,7 +87,7 @@ func (a *adapter) names(r *reading) {
 	for _, setting := range []string{"registry-certificates", "registry-client-certs"} {
 		for i, text := range r.values[setting].Values {
 			if !strings.Contains(text, "=") && registry != "" {
-				r.values[setting].Values[i] = registry + "=" + text
+				r.values[setting].Values[i] = domain(registry) + "=" + text
 			}
 		}
 	}

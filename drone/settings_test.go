@@ -145,6 +145,8 @@ func TestCloudsByTheirRegistry(t *testing.T) {
 		"ECR_ACCESS_KEY": {[]string{"REPO", "foo", "REGISTRY", ecr}, map[string]string{"ECR_ACCESS_KEY": "K", "ECR_SECRET_KEY": "geheim", "TOKEN": "geheim", "CLIENT_ID": "c"},
 			ecr + "/foo:latest", core.Clouds{AWS: core.AWS{AccessKeyID: "K", SecretAccessKey: "geheim"}}},
 		"plugins/gcr": {[]string{"REPO", "project/foo", "JSON_KEY", "geheim"}, nil, "gcr.io/project/foo:latest", core.Clouds{Google: core.Google{Key: "geheim"}}},
+		"plugins/kaniko-gcr, a registry with its project": {[]string{"REPO", "project/foo", "REGISTRY", "us.gcr.io/project-id", "JSON_KEY", "geheim"}, nil,
+			"us.gcr.io/project-id/project/foo:latest", core.Clouds{Google: core.Google{Key: "geheim"}}},
 		"plugins/gar by location": {[]string{"REPO", "project/r/foo", "LOCATION", "europe-west1", "JSON_KEY", "geheim"}, nil,
 			"europe-west1-docker.pkg.dev/project/r/foo:latest", core.Clouds{Google: core.Google{Key: "geheim"}}},
 		"plugins/kaniko-gar with workload identity": {[]string{"REPO", "p/r/foo", "REGISTRY", "us-docker.pkg.dev", "OIDC_TOKEN_ID", "geheim", "PROJECT_NUMBER", "1", "POOL_ID", "p", "PROVIDER_ID", "o", "SERVICE_ACCOUNT_EMAIL", "a@b"}, nil,

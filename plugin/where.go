@@ -274,7 +274,7 @@ func (p *Plan) registry(c *checker, facts Facts) {
 				p.Login.Registry = reference.Domain(named)
 			}
 		}
-		if p.Login.Registry == "" {
+		if p.Login.Registry == "" && p.Names.Skip == "" {
 			c.add("registry", "username and password are set, but not what for")
 		}
 	}
