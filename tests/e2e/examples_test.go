@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
+	"github.com/layerwright/layerwright/tests/dronefile"
 	"github.com/layerwright/layerwright/tests/parts"
 )
 
@@ -22,10 +23,13 @@ type exampleCI struct {
 	set map[string]string
 	// jobs are the environments that the file comes to; one for each job of a
 	// matrix.
-	jobs func(t *testing.T, doc map[string]any) []map[string]string
+	jobs func(t *testing.T, text string) []map[string]string
 	// ext is what files' names end with.
 	ext string
 }
+
+// someCommit is what the jobs of examples build.
+const someCommit = "5555555555555555555555555555555555555555"
 
 // list and object are parts of a document.
 func list(v any) []any            { l, _ := v.([]any); return l }
@@ -42,7 +46,9 @@ func merged(m ...map[string]string) map[string]string {
 var expression = regexp.MustCompile(`\$\{\{\s*([^}]*?)\s*\}\}`)
 
 // ofGitLab makes variables of the jobs.
-func ofGitLab(_ *testing.T, doc map[string]any) (out []map[string]string) {
+func ofGitLab(t *testing.T, text string) (out []map[string]string) {
+	var doc map[string]any
+	require.NoError(t, yaml.Unmarshal([]byte(text), &doc))
 	for _, job := range doc {
 		services := []any{""}
 		for _, m := range list(object(object(job)["parallel"])["matrix"]) {
@@ -61,33 +67,13 @@ func ofGitLab(_ *testing.T, doc map[string]any) (out []map[string]string) {
 	return out
 }
 
-// ofDrone makes PLUGIN_ variables of the settings, as Drone and Woodpecker do: lists
-// are joined by commas.
-func ofDrone(_ *testing.T, doc map[string]any) (out []map[string]string) {
-	secrets := map[string]string{"registry_username": "user", "registry_password": "planted-secret-7", "npm_token": "planted-secret-7",
-		"logins": `[{"registry":"registry.example","username":"user","password":"planted-secret-7"}]`}
-	value := func(v any) string {
-		if name, ok := object(v)["from_secret"]; ok {
-			return secrets[scalar(name)]
-		}
-		if l := list(v); l != nil {
-			var parts []string
-			for _, e := range l {
-				parts = append(parts, scalar(e))
-			}
-			return strings.Join(parts, ",")
-		}
-		return scalar(v)
-	}
-	for _, step := range list(doc["steps"]) {
-		env := map[string]string{}
-		for name, v := range object(object(step)["settings"]) {
-			env["PLUGIN_"+strings.ToUpper(name)] = value(v)
-		}
-		for name, v := range object(object(step)["environment"]) {
-			env[name] = value(v)
-		}
-		out = append(out, env)
+// ofDrone makes the environments of the steps, as Drone and Woodpecker do.
+func ofDrone(t *testing.T, text string) (out []map[string]string) {
+	steps, err := dronefile.Steps(text, map[string]string{"DRONE_COMMIT_SHA": someCommit, "CI_COMMIT_SHA": someCommit}, map[string]string{"registry_username": "user", "registry_password": "planted-secret-7", "npm_token": "planted-secret-7",
+		"logins": `[{"registry":"registry.example","username":"user","password":"planted-secret-7"}]`})
+	require.NoError(t, err)
+	for _, s := range steps {
+		out = append(out, s.Environment)
 	}
 	return out
 }
@@ -114,12 +100,10 @@ func TestExamplesOfCIs(t *testing.T) {
 				}
 				text, err := os.ReadFile(filepath.Join(parts.Repo(), "examples", ci, name+c.ext))
 				require.NoError(t, err)
-				var doc map[string]any
-				require.NoError(t, yaml.Unmarshal(text, &doc))
 				word := "RUN --mount=type=secret,id=npm test ! -s /run/secrets/npm || { grep -q planted-secret-7 /run/secrets/npm && echo secret > /word; }\n"
 				dir := buildContext(t, map[string]string{"Dockerfile": "FROM " + base + "\nRUN echo plain > /word\n" + word,
 					"services/api/Dockerfile": "FROM " + base + "\nRUN echo api > /word\n", "services/web/Dockerfile": "FROM " + base + "\nRUN echo web > /word\n"})
-				jobs := c.jobs(t, doc)
+				jobs := c.jobs(t, string(text))
 				require.Len(t, jobs, map[bool]int{true: 2, false: 1}[name == "monorepo"])
 				for _, job := range jobs {
 					var docker []string

@@ -47,7 +47,7 @@ func matrixJobs(t *testing.T, ci, file string) (out []map[string]string) {
 			}
 			out = append(out, env)
 		default:
-			out = append(out, ofDrone(t, doc)...)
+			out = append(out, ofDrone(t, string(part))...)
 		}
 	}
 	return out
@@ -86,8 +86,8 @@ func TestMatrixExamples(t *testing.T) {
 	} {
 		t.Run(ci, func(t *testing.T) {
 			repo := reg.Addr + "/matrix-" + ci + "/team/app"
-			sha := strings.Repeat("5", 40)
-			names := strings.NewReplacer("ghcr.io/team/app", repo, "gitlab.example/team/app", repo, "registry.example/team/app", repo, "${DRONE_COMMIT_SHA}", sha)
+			sha := someCommit
+			names := strings.NewReplacer("ghcr.io/team/app", repo, "gitlab.example/team/app", repo, "registry.example/team/app", repo)
 			dir := buildContext(t, map[string]string{"Dockerfile": "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\nCOPY f /f\n", "f": "x"})
 			require.NoError(t, os.Mkdir(filepath.Join(dir, "digests"), 0o755))
 			job := func(env, more map[string]string) outcome {

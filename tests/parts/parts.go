@@ -280,7 +280,7 @@ func (s *Set) newRegistryAt(addr, name, extra string) (*Registry, error) {
 	}
 	dir := filepath.Join(s.dir, name)
 	conf := filepath.Join(s.dir, name+".yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\nhttp:\n  addr: %q\n%s", dir, addr, extra)
+	text := fmt.Sprintf("version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}\nhttp:\n  addr: %q\n%s", dir, addr, extra)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
