@@ -153,8 +153,8 @@ func (b *build) sourceLayers(ctx context.Context, v *graph.Vertex) ([]v1.Layer, 
 		p = ocispecs.Platform{OS: o.OS, Architecture: o.Architecture, Variant: o.Variant, OSVersion: o.OSVersion, OSFeatures: o.OSFeatures}
 	}
 	if graph.SourceScheme(v) == "oci-layout" {
-		store, digest, _ := strings.Cut(rest, "@")
-		return b.layoutLayers(ctx, store, digest, p)
+		_, digest, _ := strings.Cut(rest, "@")
+		return b.layoutLayers(ctx, v.Op.GetSource().Attrs[pb.AttrOCILayoutStoreID], digest, p)
 	}
 	return b.layersOf(ctx, rest, p)
 }

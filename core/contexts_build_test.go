@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -386,4 +387,24 @@ func TestADigestIsPutToAURL(t *testing.T) {
 	_, err = buildFiles(t, Request{Context: dir, Outputs: out})
 	require.ErrorContains(t, err, "403 Forbidden")
 	require.NotContains(t, err.Error(), "planted")
+}
+
+// TestStepsOnAnOCILayoutAreKnown to the cache.
+func TestStepsOnAnOCILayoutAreKnown(t *testing.T) {
+	needs.Root(t)
+	dir, base := t.TempDir(), filepath.Join(t.TempDir(), "base")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "f"), []byte("f"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Base"), []byte("FROM scratch\nCOPY f /base\n"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM base\nCOPY f /f\n"), 0o644))
+	req := Request{Context: dir, Dockerfile: filepath.Join(dir, "Base"), Chosen: "chroot", Snapshots: "flat", Store: t.TempDir(), Outputs: Outputs{OCILayout: base}}
+	_, err := Build(t.Context(), req)
+	require.NoError(t, err)
+	req.Dockerfile, req.Outputs = filepath.Join(dir, "Dockerfile"), Outputs{}
+	req.NamedContexts, req.Cache = map[string]string{"base": "oci-layout://" + base}, Cache{Repo: "oci:" + t.TempDir(), TTL: time.Hour}
+	for _, known := range []bool{false, true} {
+		res, err := Build(t.Context(), req)
+		require.NoError(t, err)
+		require.Len(t, res.Cache, 1)
+		require.Equal(t, known, res.Cache[0].Hit, res.Cache[0].Why)
+	}
 }
