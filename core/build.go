@@ -319,6 +319,7 @@ func (b *build) solve(ctx context.Context, res *frontend.Result, env *ops.Env) (
 				return nil, claims, err
 			}
 		}
+		s.layers = layers
 		if s.image, err = b.assemble(img, layers); err != nil {
 			return nil, claims, err
 		}

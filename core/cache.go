@@ -350,6 +350,14 @@ type CachedStep struct {
 	Details []string
 }
 
+// StepLayer is the layer of a step, whether it ran or was known.
+type StepLayer struct {
+	// Name is the step's, as in CachedStep.
+	Name string
+	// Size is the layer's in bytes, compressed as it is stored.
+	Size int64
+}
+
 // explain says how the steps went; nil without a cache.
 func (b *build) explain(ctx context.Context, res *frontend.Result) (out []CachedStep) {
 	if b.cache == nil {

@@ -255,6 +255,10 @@ type Result struct {
 	// Cache has an entry for each step that the cache could have known, in
 	// the order of the graph; nil without a cache.
 	Cache []CachedStep
+	// Layers are what the steps of the image have added to its base, in their
+	// order; of several platforms those of one after the other. Nil where layers
+	// are not those of steps: one snapshot, a BuildKit elsewhere.
+	Layers []StepLayer
 	// Plan is what a build would do, in the order of the graph (Request.DryRun).
 	Plan []PlannedStep
 }

@@ -211,6 +211,9 @@ func (b *build) export(ctx context.Context, images []solved) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if out.Layers, err = b.stepLayers(images); err != nil {
+		return nil, err
+	}
 	if err := b.exportFiles(ctx, artifact, images); err != nil {
 		return nil, err
 	}
@@ -221,6 +224,26 @@ func (b *build) export(ctx context.Context, images []solved) (*Result, error) {
 		}
 	}
 	return out, b.exportNames(ctx, artifact, out)
+}
+
+// stepLayers says how large the steps of the images have become.
+func (b *build) stepLayers(images []solved) (out []StepLayer, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, img := range images {
+		for _, l := range img.layers {
+			m, ok := b.made[l]
+			if !ok || m.description == "" {
+				continue
+			}
+			size, err := l.Size()
+			if err != nil {
+				return nil, fmt.Errorf("size of the layer of %s: %w", m.description, err)
+			}
+			out = append(out, StepLayer{Name: m.description, Size: size})
+		}
+	}
+	return out, nil
 }
 
 func describeArtifact(a export.Artifact, first v1.Image) (*Result, error) {
@@ -384,6 +407,8 @@ type solved struct {
 	platform ocispecs.Platform
 	// tree is the root file system; nil for an empty one.
 	tree snapshot.Claim
+	// layers are the image's, with those of its base.
+	layers []v1.Layer
 	// epoch is SOURCE_DATE_EPOCH; nil if there is none.
 	epoch *time.Time
 }

@@ -222,7 +222,8 @@ func ended(t *testing.T, r *run, a *adapter, result *core.Result, err error) {
 
 func TestTheEndIsHandedOver(t *testing.T) {
 	r := &run{env: with(jobOf(t, "tag"), map[string]string{"images": "h:5000/o/a", "labels": "evil=x\n\"multi=a\nb\"", "default-labels": "false"})}
-	ended(t, r, r.adapter(), &core.Result{Digest: "sha256:d", ImageID: "sha256:i", Cache: []core.CachedStep{{Name: "[1/2] FROM x", Hit: true}, {Name: "[2/2] RUN a | b: `c`;<d>", Why: "a file changed"}}}, nil)
+	ended(t, r, r.adapter(), &core.Result{Digest: "sha256:d", ImageID: "sha256:i", Cache: []core.CachedStep{{Name: "[1/2] FROM x", Hit: true}, {Name: "[2/2] RUN a | b: `c`;<d>", Why: "a file changed"}},
+		Layers: []core.StepLayer{{Name: "[2/2] RUN a | b: `c`;<d>", Size: 28_150_000}}}, nil)
 	got := parseOutputs(t, r.files[r.env["GITHUB_OUTPUT"]])
 	require.Equal(t, map[string]string{
 		"digest": "sha256:d", "imageid": "sha256:i", "version": "v1.2.3", "tags": "h:5000/o/a:v1.2.3\nh:5000/o/a:latest", "image": "h:5000/o/a:v1.2.3",
@@ -235,12 +236,13 @@ func TestTheEndIsHandedOver(t *testing.T) {
 |---|---|
 | `+"`h:5000/o/a:v1.2.3` | `sha256:d` |\n| `h:5000/o/a:latest` | `sha256:d`"+` |
 
-| Step | Time | Cache |
-|---|---:|---|
-| `+"`[1/2] FROM x`"+` | 0.0 s | cached |
-| `+"`[2/2] RUN a \\| b: 'c';&lt;d>`"+` | 2.0 s | a file changed |
+| Step | Time | Cache | Size |
+|---|---:|---|---:|
+| `+"`[1/2] FROM x`"+` | 0.0 s | cached | – |
+| `+"`[2/2] RUN a \\| b: 'c';&lt;d>`"+` | 2.0 s | a file changed | 28.1MB |
 
 `+"```mermaid\ngantt\n  dateFormat x\n  axisFormat %M:%S\n  [2/2] RUN a | b c <d> :1000, 3000\n```\n", r.files[r.env["GITHUB_STEP_SUMMARY"]])
+	require.Contains(t, r.stdout.String(), "::group::Image\nh:5000/o/a:v1.2.3 sha256:d\nh:5000/o/a:latest sha256:d\nDigest sha256:d\nImage ID sha256:i\n::endgroup::\n")
 	require.Contains(t, r.stdout.String(), "::warning endLine=3,file=Dockerfile,line=2,title=StageNameCasing::lowercase it https://docs\n")
 }
 

@@ -24,12 +24,27 @@ func (a *adapter) Report(r plugin.Report) error {
 	}
 	var err error
 	if r.Result != nil {
+		a.image(r)
 		err = a.outputs(r)
 	}
 	if problems := plugin.Problems(r.Err); len(problems) > 0 {
 		return nil // there is nothing to sum up
 	}
 	return errors.Join(err, a.write("GITHUB_STEP_SUMMARY", a.summary(r)))
+}
+
+// image is a group of the log that GitHub folds: what was made.
+func (a *adapter) image(r plugin.Report) {
+	if r.Result.Digest == "" { // nothing was asked for but a build
+		return
+	}
+	a.action.Group("Image")
+	for _, ref := range r.Plan.Request.Outputs.Destinations {
+		a.action.Infof("%s %s", ref, r.Result.Digest)
+	}
+	a.action.Infof("Digest %s", r.Result.Digest)
+	a.action.Infof("Image ID %s", r.Result.ImageID)
+	a.action.EndGroup()
 }
 
 // annotate puts what is wrong where GitHub shows it: warnings and the failing

@@ -1,9 +1,12 @@
 package github
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/docker/go-units"
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin"
@@ -43,18 +46,21 @@ func (a *adapter) summary(r plugin.Report) string {
 			b.WriteString("Not pushed.\n\n")
 		}
 	}
-	why := map[string]core.CachedStep{}
+	why, sizes := map[string]core.CachedStep{}, map[string]string{}
 	if r.Result != nil {
 		for _, c := range r.Result.Cache {
 			why[c.Name] = c
 		}
+		for _, l := range r.Result.Layers {
+			sizes[l.Name] = units.HumanSizeWithPrecision(float64(l.Size), 3)
+		}
 	}
 	if len(a.steps) > 0 {
-		b.WriteString("| Step | Time | Cache |\n|---|---:|---|\n")
+		b.WriteString("| Step | Time | Cache | Size |\n|---|---:|---|---:|\n")
 		for _, s := range a.steps {
-			row := fmt.Sprintf("| `%s` | %s | %s |\n", cell(s.Step.Name), seconds(s.Duration), how(s, why[s.Step.Name]))
+			row := fmt.Sprintf("| `%s` | %s | %s | %s |\n", cell(s.Step.Name), seconds(s.Duration), how(s, why[s.Step.Name]), cmp.Or(sizes[s.Step.Name], "–"))
 			if b.Len()+len(row) > maxSummary {
-				b.WriteString("| … | | |\n")
+				b.WriteString("| … | | | |\n")
 				break
 			}
 			b.WriteString(row)

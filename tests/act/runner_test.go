@@ -113,6 +113,8 @@ func TestGitHubsOwnValues(t *testing.T) {
 	for _, want := range []string{"`ghcr.io/team/values:1.2.3` | `" + digest.String(), "RUN ! test -e /github", "```mermaid"} {
 		require.Contains(t, summary, want)
 	}
+	require.Regexp(t, `RUN ! test -e /github.*\| [0-9.]+ s \| .+ \| [0-9.]+k?B \|\n`, summary, "time, why it ran, size")
+	require.Contains(t, out, "::group::Image\nghcr.io/team/values:1.2.3 "+digest.String()+"\n")
 	require.NotContains(t, outputs+summary, token)
 }
 
