@@ -31,21 +31,6 @@ func matrixJobs(t *testing.T, ci, file string) (out []map[string]string) {
 				out = append(out, inputsOf(jobs["build"], object(m)))
 			}
 			out = append(out, inputsOf(jobs["merge"], nil))
-		case "gitlab":
-			for _, m := range list(object(object(doc["build"])["parallel"])["matrix"]) {
-				for _, arch := range list(object(m)["ARCH"]) {
-					env := map[string]string{}
-					for k, v := range object(object(doc["build"])["variables"]) {
-						env[k] = strings.ReplaceAll(scalar(v), "$ARCH", scalar(arch))
-					}
-					out = append(out, env)
-				}
-			}
-			env := map[string]string{}
-			for k, v := range object(object(doc["merge"])["variables"]) {
-				env[k] = scalar(v)
-			}
-			out = append(out, env)
 		default:
 			out = append(out, ofDrone(t, string(part))...)
 		}
@@ -78,16 +63,14 @@ func TestMatrixExamples(t *testing.T) {
 		recorded, file, tag, sha string
 		set                      map[string]string
 	}{
-		"github": {"github/testdata/tag.env", "platforms.yml", "latest", "GITHUB_SHA", map[string]string{"GITHUB_WORKSPACE": "/workspace", "GITHUB_OUTPUT": "/workspace/outputs", "GITHUB_STEP_SUMMARY": "", "GITHUB_EVENT_PATH": ""}},
-		"gitlab": {"gitlab/testdata/runner.env", "platforms.gitlab-ci.yml", "v1.2.3", "CI_COMMIT_SHA", map[string]string{"CI_PROJECT_DIR": "/workspace", "CI_REGISTRY": "", "CI_REGISTRY_IMAGE": "gitlab.example/team/app", "CI_REGISTRY_USER": "", "CI_REGISTRY_PASSWORD": "",
-			"CI_COMMIT_TAG": "v1.2.3", "CI_COMMIT_BRANCH": "", "CI_COMMIT_REF_NAME": "v1.2.3", "CI_COMMIT_REF_SLUG": "v1-2-3"}},
+		"github":     {"github/testdata/tag.env", "platforms.yml", "latest", "GITHUB_SHA", map[string]string{"GITHUB_WORKSPACE": "/workspace", "GITHUB_OUTPUT": "/workspace/outputs", "GITHUB_STEP_SUMMARY": "", "GITHUB_EVENT_PATH": ""}},
 		"drone":      {"drone/testdata/runner.env", "platforms.yml", "latest", "DRONE_COMMIT_SHA", map[string]string{"DRONE_WORKSPACE": "/workspace"}},
 		"woodpecker": {"drone/testdata/woodpecker.env", "platforms.yml", "latest", "CI_COMMIT_SHA", map[string]string{"CI_WORKSPACE": "/workspace"}},
 	} {
 		t.Run(ci, func(t *testing.T) {
 			repo := reg.Addr + "/matrix-" + ci + "/team/app"
 			sha := someCommit
-			names := strings.NewReplacer("ghcr.io/team/app", repo, "gitlab.example/team/app", repo, "registry.example/team/app", repo)
+			names := strings.NewReplacer("ghcr.io/team/app", repo, "registry.example/team/app", repo)
 			dir := buildContext(t, map[string]string{"Dockerfile": "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\nCOPY f /f\n", "f": "x"})
 			require.NoError(t, os.Mkdir(filepath.Join(dir, "digests"), 0o755))
 			job := func(env, more map[string]string) outcome {

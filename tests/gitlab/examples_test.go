@@ -14,6 +14,9 @@ import (
 
 const plain = "FROM BASE\nRUN echo plain > /word\nCMD [\"cat\", \"/word\"]\n"
 
+// copied runs no step, so that nothing of the other platform has to run here.
+const copied = "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\nCOPY f /f\n"
+
 // TestExamples runs every file of examples/gitlab as it is, but for the name of a
 // second registry, and looks for what it promises.
 func TestExamples(t *testing.T) {
@@ -94,6 +97,14 @@ func TestExamples(t *testing.T) {
 				}
 			},
 		},
+		// A job for each platform, and one that makes one image of theirs.
+		"platforms": {
+			files: map[string]string{"Dockerfile": copied, "f": "x"},
+			check: func(t *testing.T, p *project, _ string) {
+				require.Equal(t, []string{"linux/amd64", "linux/arm64"}, p.platforms(t, p.image+":main"))
+				require.ElementsMatch(t, []string{"main", "latest"}, p.tags(t, p.image), "the jobs' own images have no tags")
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProject(t, c.files)
@@ -108,6 +119,21 @@ func TestExamples(t *testing.T) {
 			c.check(t, p, p.must(t, text))
 		})
 	}
+}
+
+// TestSeveralPlatformsInOneJob: what is built where the steps need no other processor.
+func TestSeveralPlatformsInOneJob(t *testing.T) {
+	p := newProject(t, map[string]string{"Dockerfile": copied, "f": "x"})
+	p.must(t, `
+build:
+  image: `+ourImage+`
+  script:
+    - layerwright gitlab
+  variables:
+    LAYERWRIGHT_PLATFORMS: linux/amd64,linux/arm64/v8
+`)
+	require.Equal(t, []string{"linux/amd64", "linux/arm64"}, p.platforms(t, p.image+":main"))
+	require.Equal(t, []string{"linux/amd64", "linux/arm64"}, p.platforms(t, p.image+":latest"))
 }
 
 // TestTheComponent includes templates/build.yml as a project that has a copy of it

@@ -204,6 +204,26 @@ func (p *project) pushed(t *testing.T, ref string) (conf *v1.ConfigFile, digest,
 	return conf, d.String(), p.docker.Must(t, "run", "--rm", "--network", "none", ref)
 }
 
+// platforms are those of an index, whose images say themselves which they are.
+func (p *project) platforms(t *testing.T, ref string) (list []string) {
+	t.Helper()
+	r, err := name.ParseReference(ref, name.Insecure)
+	require.NoError(t, err)
+	index, err := remote.Index(r, remote.WithContext(t.Context()), remote.WithAuth(login))
+	require.NoError(t, err)
+	manifest, err := index.IndexManifest()
+	require.NoError(t, err)
+	for _, m := range manifest.Manifests {
+		img, err := index.Image(m.Digest)
+		require.NoError(t, err)
+		conf, err := img.ConfigFile()
+		require.NoError(t, err)
+		require.Equal(t, m.Platform.Architecture, conf.Config.Labels["arch"])
+		list = append(list, m.Platform.OS+"/"+m.Platform.Architecture)
+	}
+	return list
+}
+
 // example is a file of examples/gitlab.
 func example(t *testing.T, name string) string {
 	t.Helper()
