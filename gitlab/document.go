@@ -24,8 +24,8 @@ func Documentation() string {
 			def = f.Default
 		}
 		help := strings.ReplaceAll(f.Help, "|", `\|`)
-		if alias := aliases()[f.Name]; alias != "" {
-			help += " (also `" + alias + "`)"
+		if names := append(further()[f.Name], aliases()[f.Name]...); len(names) > 0 {
+			help += " (also `" + strings.Join(names, "`, `") + "`)"
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", variable(f.Name), help, code(def), code(exampleOf(f)))
 	}
@@ -81,7 +81,12 @@ while a job runs: mark variables with secrets as masked.
 
 Names of to-be-continuous' template work too; of ` + "`DOCKER_BUILD_ARGS`" + ` and
 ` + "`DOCKER_METADATA`" + `, pieces of a command line there, only ` + "`--build-arg NAME=VALUE`" + ` and
-` + "`--label NAME=VALUE`" + ` without quotes; anything else is an error.
+` + "`--label NAME=VALUE`" + ` without quotes; anything else is an error. ` + "`DOCKER_SNAPSHOT_IMAGE`" + ` is
+pushed always, ` + "`DOCKER_RELEASE_IMAGE`" + ` with ` + "`DOCKER_RELEASE_EXTRA_TAGS`" + ` beside it for a git
+tag, and with ` + "`DOCKER_PROD_PUBLISH_STRATEGY: auto`" + ` for the default branch: one build, where
+the template copies the image in a later job. ` + "`DOCKER_REGISTRY_USER`" + ` and
+` + "`DOCKER_REGISTRY_PASSWORD`" + `, or those with ` + "`_SNAPSHOT_`" + ` and ` + "`_RELEASE_`" + `, log in to the
+registries of these images.
 
 Lists are lines. ` + "`LAYERWRIGHT_TAGS`" + ` with whole references takes the place of the
 project's image.

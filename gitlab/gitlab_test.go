@@ -121,6 +121,37 @@ func TestPiecesOfACommandLine(t *testing.T) {
 	}
 }
 
+// TestImagesOfToBeContinuous: the snapshot always, the release where the template
+// publishes one, with its extra tags, and logins at their registries.
+func TestImagesOfToBeContinuous(t *testing.T) {
+	both := []string{"DOCKER_SNAPSHOT_IMAGE", "s.example/o/a/snapshot:feature/x", "DOCKER_RELEASE_IMAGE", "r.example:5000/o/a:v1.2.3+b"}
+	for name, c := range map[string]struct {
+		set  []string
+		want []string
+	}{
+		"a branch":                             {[]string{"CI_COMMIT_BRANCH", "topic"}, []string{"s.example/o/a/snapshot:feature-x"}},
+		"the default branch":                   {[]string{"CI_COMMIT_BRANCH", "main"}, []string{"s.example/o/a/snapshot:feature-x"}},
+		"the default branch, published":        {[]string{"CI_COMMIT_BRANCH", "main", "DOCKER_PROD_PUBLISH_STRATEGY", "auto"}, []string{"s.example/o/a/snapshot:feature-x", "r.example:5000/o/a:v1.2.3-b"}},
+		"another branch, published":            {[]string{"CI_COMMIT_BRANCH", "topic", "DOCKER_PROD_PUBLISH_STRATEGY", "auto"}, []string{"s.example/o/a/snapshot:feature-x"}},
+		"a tag":                                {[]string{"CI_COMMIT_TAG", "v1.2.3"}, []string{"s.example/o/a/snapshot:feature-x", "r.example:5000/o/a:v1.2.3-b"}},
+		"a tag, no snapshot":                   {[]string{"CI_COMMIT_TAG", "v1.2.3", "DOCKER_SNAPSHOT_IMAGE", ""}, []string{"r.example:5000/o/a:v1.2.3-b"}},
+		"own tags":                             {[]string{"CI_COMMIT_TAG", "v1.2.3", "LAYERWRIGHT_TAGS", "h/o/own:1"}, []string{"h/o/own:1"}},
+		"extra tags":                           {[]string{"CI_COMMIT_TAG", "v1.2.3", "DOCKER_RELEASE_IMAGE", "r.example/o/a:v1.2.3", "DOCKER_SNAPSHOT_IMAGE", "", "DOCKER_RELEASE_EXTRA_TAGS", `latest \g<major>.\g<minor>  \1\g<build>`}, []string{"r.example/o/a:v1.2.3", "r.example/o/a:latest", "r.example/o/a:1.2", "r.example/o/a:1"}},
+		"extra tags of what is no version":     {[]string{"CI_COMMIT_TAG", "x", "DOCKER_RELEASE_IMAGE", "r.example/o/a:x", "DOCKER_SNAPSHOT_IMAGE", "", "DOCKER_RELEASE_EXTRA_TAGS", "latest"}, []string{"r.example/o/a:x"}},
+		"extra tags with a pattern of its own": {[]string{"CI_COMMIT_TAG", "x", "DOCKER_RELEASE_IMAGE", "r.example/o/a:x-1", "DOCKER_SNAPSHOT_IMAGE", "", "DOCKER_RELEASE_EXTRA_TAGS_PATTERN", "^x-(.)$", "DOCKER_RELEASE_EXTRA_TAGS", `y\1$1`}, []string{"r.example/o/a:x-1", "r.example/o/a:y1-1"}},
+	} {
+		env := with(jobOf(t, "gitlab-ci-local"), append(both, "CI_COMMIT_TAG", "", "CI_COMMIT_BRANCH", "", "CI_DEFAULT_BRANCH", "main")...)
+		require.Equal(t, c.want, prepare(t, with(env, c.set...)).Request.Outputs.Destinations, name)
+	}
+	a, _, _ := job(with(jobOf(t, "gitlab-ci-local"), append(both, "CI_COMMIT_TAG", "v1", "DOCKER_RELEASE_EXTRA_TAGS", "latest", "DOCKER_RELEASE_EXTRA_TAGS_PATTERN", "(")...))
+	_, err := plugin.Prepare(a.Read())
+	require.ErrorContains(t, err, "LAYERWRIGHT_TAGS: DOCKER_RELEASE_EXTRA_TAGS_PATTERN: ")
+
+	p := prepare(t, with(jobOf(t, "gitlab-ci-local"), append(both, "DOCKER_REGISTRY_USER", "u", "DOCKER_REGISTRY_PASSWORD", "word-1", "DOCKER_REGISTRY_RELEASE_USER", "v", "DOCKER_REGISTRY_RELEASE_PASSWORD", "word-2")...))
+	require.Equal(t, []core.Credential{{Host: "s.example", Username: "u", Password: "word-1"}, {Host: "r.example:5000", Username: "v", Password: "word-2"}}, p.Request.Registry.Credentials)
+	require.Contains(t, p.Secrets, []byte("word-2"))
+}
+
 // TestALoginThatIsNotJSON is said with all other mistakes, and not shown.
 func TestALoginThatIsNotJSON(t *testing.T) {
 	a, _, _ := job(with(jobOf(t, "gitlab-ci-local"), "DOCKER_AUTH_CONFIG", "{planted", "LAYERWRIGHT_LOAD", "true"))
@@ -204,10 +235,25 @@ func TestEverySettingHasAVariable(t *testing.T) {
 		require.Equal(t, variable(f.Name), host.Spell(f.Name))
 		require.NotEmpty(t, exampleOf(f), f.Name)
 	}
-	for setting, alias := range aliases() {
-		a, _, _ := job(map[string]string{alias: "a/value"})
-		values, _, _ := a.Read()
-		require.Equal(t, alias, values[setting].Source)
+	for setting, names := range aliases() {
+		for _, alias := range names {
+			a, _, _ := job(map[string]string{alias: "a/value"})
+			values, _, _ := a.Read()
+			require.Equal(t, plugin.Given{Values: []string{"a/value"}, Source: alias}, values[setting])
+		}
+	}
+	for setting, names := range further() {
+		for _, alias := range names {
+			env := map[string]string{"DOCKER_SNAPSHOT_IMAGE": "r/o/a", "DOCKER_RELEASE_IMAGE": "r/o/a:v1.2.3", "CI_COMMIT_TAG": "v1.2.3"}
+			of := func() plugin.Given {
+				a, _, _ := job(env)
+				values, _, _ := a.Read()
+				return values[setting]
+			}
+			before := of()
+			env[alias] = map[string]string{"DOCKER_BUILD_ARGS": "--build-arg A=b", "DOCKER_METADATA": "--label a=b"}[alias] + map[bool]string{true: "r/o/b:2"}[setting == "tags"]
+			require.NotEqual(t, before, of(), alias)
+		}
 	}
 	if *update {
 		require.NoError(t, os.WriteFile("../docs/gitlab.md", []byte(Documentation()), 0o644))

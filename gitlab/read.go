@@ -3,22 +3,12 @@ package gitlab
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
 	"github.com/layerwright/layerwright/plugin"
 	"github.com/layerwright/layerwright/plugin/tags"
 )
-
-// aliases are variables of to-be-continuous' Docker template.
-func aliases() map[string]string {
-	return map[string]string{
-		"file": "DOCKER_FILE", "context": "DOCKER_CONTEXT_PATH", "tags": "DOCKER_SNAPSHOT_IMAGE",
-		"cache-repo": "KANIKO_SNAPSHOT_IMAGE_CACHE", "registry-mirrors": "DOCKER_REGISTRY_MIRROR",
-		"no-cache": "DOCKER_BUILD_CACHE_DISABLED",
-	}
-}
 
 // defaults are those that the job's own variables give, by setting: the values
 // and where they are from.
@@ -41,45 +31,12 @@ func defaults(env map[string]string) plugin.Values {
 	return values
 }
 
-// commandLines reads the variables of to-be-continuous that are a piece of Kaniko's
-// command line: build arguments and labels. Nothing is evaluated; what is anything
-// else is an error, by setting.
-func commandLines(env map[string]string, values plugin.Values) map[string]error {
-	problems := map[string]error{}
-	for _, c := range []struct{ name, flag, setting string }{
-		{"DOCKER_BUILD_ARGS", "--build-arg", "build-args"}, {"DOCKER_METADATA", "--label", "labels"},
-	} {
-		words := strings.Fields(env[c.name])
-		if len(words) == 0 || env[variable(c.setting)] != "" {
-			continue
-		}
-		var list []string
-		for i := 0; i < len(words); i++ {
-			word, ok := strings.CutPrefix(words[i], c.flag+"=")
-			if !ok && words[i] == c.flag && i+1 < len(words) {
-				i++
-				word, ok = words[i], true
-			}
-			if !ok || strings.ContainsAny(word, "\"'\\") {
-				problems[c.setting] = fmt.Errorf("of %s only %s NAME=VALUE is read, without quotes: set this variable instead, a line for each", c.name, c.flag)
-				list = nil
-				break
-			}
-			list = append(list, word)
-		}
-		if list != nil {
-			values[c.setting] = plugin.Given{Values: list, Source: c.name}
-		}
-	}
-	return problems
-}
-
 // Read implements plugin.Adapter.
 func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 	env := a.job.Env
 	values := defaults(env)
 	for _, f := range plugin.Fields() {
-		for _, name := range []string{variable(f.Name), aliases()[f.Name]} {
+		for _, name := range append([]string{variable(f.Name)}, aliases()[f.Name]...) {
 			text := env[name]
 			if strings.TrimSpace(text) == "" {
 				continue
@@ -92,7 +49,9 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 			break
 		}
 	}
-	a.problems = commandLines(env, values)
+	a.problems = map[string]error{}
+	commandLines(env, values, a.problems)
+	continuous(env, values, a.problems)
 	// Whole references take the place of the project's image.
 	if t, i := values["tags"], values["images"]; i.Source == "CI_REGISTRY_IMAGE" && strings.ContainsAny(strings.Join(t.Values, ""), "/") && t.Source != "" {
 		delete(values, "images")
@@ -130,6 +89,7 @@ func (a *adapter) facts() plugin.Facts {
 		Project: tags.Project{Title: env["CI_PROJECT_TITLE"], Description: env["CI_PROJECT_DESCRIPTION"], URL: env["CI_PROJECT_URL"], Source: env["CI_PROJECT_URL"]},
 	}
 	f.Problems = a.problems
+	f.Logins = continuousLogins(env)
 	if text := strings.TrimSpace(env["DOCKER_AUTH_CONFIG"]); strings.HasPrefix(text, "{") && !json.Valid([]byte(text)) {
 		f.Problems["docker-config"] = errors.New("DOCKER_AUTH_CONFIG is not JSON: write it as docker login does")
 	}

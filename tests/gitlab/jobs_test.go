@@ -112,6 +112,10 @@ docker-build:
   variables:
     DOCKER_FILE: docker/Dockerfile
     DOCKER_SNAPSHOT_IMAGE: $CI_REGISTRY_IMAGE/snapshot:$CI_COMMIT_REF_SLUG
+    DOCKER_RELEASE_IMAGE: $CI_REGISTRY_IMAGE:$CI_COMMIT_REF_NAME
+    DOCKER_RELEASE_EXTRA_TAGS_PATTERN: ^m
+    DOCKER_RELEASE_EXTRA_TAGS: latest
+    DOCKER_PROD_PUBLISH_STRATEGY: auto
     KANIKO_SNAPSHOT_IMAGE_CACHE: $CI_REGISTRY_IMAGE/snapshot/kept
     DOCKER_BUILD_ARGS: --build-arg WORD=$(id)
     LAYERWRIGHT_PASSWORD: `+secret+`
@@ -127,6 +131,7 @@ docker-build:
 	_, _, says := p.pushed(t, p.image+"/snapshot:main")
 	require.Equal(t, "$(id)\n", says, "it is no shell that reads it")
 	require.NotEmpty(t, p.tags(t, p.image+"/snapshot/kept"))
+	require.ElementsMatch(t, []string{"main", "latest"}, p.tags(t, p.image), "the release, on the default branch")
 }
 
 // TestAllMistakesAtOnce: in a section, with exit code 2, before anything runs.
