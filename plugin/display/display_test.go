@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -194,6 +195,41 @@ func TestPlainSignsOfLife(t *testing.T) {
 	p.Emit(core.Transfer{ID: "t", Name: "push x", Current: 50 << 20, Total: 100 << 20, Time: at(131)})
 	p.Finish(Outcome{Err: errors.New("x")})
 	golden(t, "plain-life.golden", b.String())
+}
+
+// TestASilentStepIsHeardOfWithoutAnyEvent: after a minute of the clock, and again
+// after the next; nothing but time passes.
+func TestASilentStepIsHeardOfWithoutAnyEvent(t *testing.T) {
+	var shown lockedBuffer
+	var passed atomic.Int64
+	v := New(Plain, &shown, Options{Now: func() time.Time { return at(float64(passed.Load())) }, every: time.Millisecond})
+	v.Emit(core.Started{Step: step(2, "RUN slow"), Time: at(0)})
+	passed.Store(59)
+	time.Sleep(20 * time.Millisecond)
+	require.NotContains(t, shown.String(), "still running")
+	for i, second := range []int64{60, 120} {
+		passed.Store(second)
+		require.Eventually(t, func() bool { return strings.Count(shown.String(), "still running, silent for 1m00s") == i+1 }, 10*time.Second, time.Millisecond)
+	}
+	v.Finish(Outcome{Err: errors.New("x")})
+}
+
+// lockedBuffer is written by a view and read by a test at the same time.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func TestPlainRepeatsNameThatHasScrolledAway(t *testing.T) {

@@ -1,6 +1,7 @@
 package display
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,7 +62,7 @@ type plainTransfer struct {
 func newPlain(w io.Writer, o Options) *plain {
 	p := &plain{o: o, w: w, steps: map[string]*plainStep{}, transfers: map[string]*plainTransfer{}, seen: notices{}}
 	if !o.still {
-		p.ticker = startTicker(5*time.Second, func() { p.tick(o.Now()) })
+		p.ticker = startTicker(cmp.Or(o.every, 5*time.Second), func() { p.tick(o.Now()) })
 	}
 	return p
 }

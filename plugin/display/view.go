@@ -64,8 +64,10 @@ type Options struct {
 	Secrets [][]byte
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
-	// still stops the goroutine that redraws, for tests that call tick.
+	// still stops the goroutine that redraws, for tests that call tick; every is
+	// how often Plain looks for steps that are silent, for tests that wait for it.
 	still bool
+	every time.Duration
 }
 
 func (o Options) withDefaults() Options {
