@@ -149,7 +149,8 @@ func TestTheEngineKnowsNoAdapter(t *testing.T) {
 var adapters = map[string][]string{
 	"plugin/tags":    {},
 	"plugin/display": {"core"},
-	"plugin":         {"core", "plugin/display", "plugin/tags"},
+	"plugin/syntax":  {"core"},
+	"plugin":         {"core", "plugin/display", "plugin/syntax", "plugin/tags"},
 	"github":         {"core", "plugin", "plugin/tags"},
 	"drone":          {"core", "plugin", "plugin/tags"},
 	"gitlab":         {"core", "plugin", "plugin/tags"},

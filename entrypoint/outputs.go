@@ -3,15 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	"github.com/spf13/pflag"
 
 	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // outputFlags are the flags of what is made of the image, as they were written.
@@ -286,38 +286,7 @@ func annotationOf(s string) string {
 	return kind + ":" + key
 }
 
-var annotationKind = regexp.MustCompile(`^([a-z-]+(?:\[[^\]]*\])?(?:,[a-z-]+(?:\[[^\]]*\])?)*):(.+)$`)
-
 // annotations reads [KIND[PLATFORM],…:]KEY=VALUE, as docker does.
-func annotations(c *checker, given []string) (out []core.Annotation) {
-	for _, text := range given {
-		key, value, ok := strings.Cut(text, "=")
-		kinds := "manifest"
-		if m := annotationKind.FindStringSubmatch(key); m != nil {
-			kinds, key = m[1], m[2]
-		}
-		if !ok || key == "" {
-			c.add("--annotation %s: write KEY=VALUE, or index:KEY=VALUE", text)
-			continue
-		}
-		for _, kind := range strings.Split(kinds, ",") {
-			kind, platform, _ := strings.Cut(strings.TrimSuffix(kind, "]"), "[")
-			if platform != "" {
-				if _, err := platforms.Parse(platform); err != nil {
-					c.add("--annotation %s: %w", text, err)
-				}
-			}
-			switch kind {
-			case "manifest", "index", "manifest-descriptor", "index-descriptor":
-				kind, descriptor := strings.CutSuffix(kind, "-descriptor")
-				if kind == "index" && platform != "" {
-					c.add("--annotation %s: an index has no platform", text)
-				}
-				out = append(out, core.Annotation{Index: kind == "index", Descriptor: descriptor, Platform: platform, Key: key, Value: value})
-			default:
-				c.add("--annotation %s: unknown kind %q: use manifest, index, manifest-descriptor or index-descriptor", text, kind)
-			}
-		}
-	}
-	return out
+func annotations(c *checker, given []string) []core.Annotation {
+	return slices.Concat(each(c, "annotation", given, syntax.Annotations)...)
 }

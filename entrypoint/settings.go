@@ -3,15 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 
-	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	"github.com/docker/go-units"
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // settings are checked flags.
@@ -135,17 +133,24 @@ func (f *flags) context(c *checker, args []string) string {
 
 func splitPlatforms(c *checker, given []string) (list []string) {
 	for _, p := range strings.Split(strings.Join(given, ","), ",") {
-		if p == "" {
-			continue
+		if p != "" {
+			list = append(list, p)
 		}
-		parsed, err := platforms.Parse(p)
-		if err != nil {
-			c.add("--platform %s: %w", p, err)
-			continue
-		}
-		list = append(list, platforms.Format(platforms.Normalize(parsed)))
 	}
-	return list
+	return each(c, "platform", list, syntax.Platform)
+}
+
+// each reads the values of a flag, one after the other.
+func each[T any](c *checker, flag string, given []string, read func(string) (T, error)) (out []T) {
+	for _, text := range given {
+		v, err := read(text)
+		if err != nil {
+			c.add("--%s %s: %w", flag, text, err)
+			continue
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 // buildArgs reads KEY=VALUE; KEY alone has its value from the environment, and
@@ -260,29 +265,12 @@ func parseSecret(text string) (s core.Secret, variable string, err error) {
 
 // limits are the settings of steps.
 func (f *flags) limits(c *checker, r *core.Request) {
-	for _, h := range f.addHosts {
-		name, ip, ok := strings.Cut(h, "=")
-		if !ok {
-			name, ip, ok = strings.Cut(h, ":")
-		}
-		ip = strings.Trim(ip, "[]")
-		if !ok || name == "" || net.ParseIP(ip) == nil {
-			c.add("--add-host %s: write NAME:IP", h)
-			continue
-		}
-		r.ExtraHosts = append(r.ExtraHosts, name+":"+ip)
-	}
-	for _, u := range f.ulimits {
-		if _, err := units.ParseUlimit(u); err != nil {
-			c.add("--ulimit %s: %w", u, err)
-			continue
-		}
-		r.Ulimits = append(r.Ulimits, u)
-	}
+	r.ExtraHosts = each(c, "add-host", f.addHosts, syntax.Host)
+	r.Ulimits = each(c, "ulimit", f.ulimits, syntax.Ulimit)
 	if f.shmSize != "" {
-		n, err := units.RAMInBytes(f.shmSize)
-		if err != nil || n <= 0 {
-			c.add("--shm-size %s: write a size such as 64m", f.shmSize)
+		n, err := syntax.Size(f.shmSize)
+		if err != nil {
+			c.add("--shm-size %s: %w", f.shmSize, err)
 		}
 		r.ShmSize = n
 	}

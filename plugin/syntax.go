@@ -3,15 +3,11 @@ package plugin
 import (
 	"encoding/csv"
 	"fmt"
-	"net"
-	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/containerd/platforms"
-	"github.com/docker/go-units"
-
 	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // split also takes lists apart that were written with commas.
@@ -57,14 +53,19 @@ func (c *checker) context(dir string) string {
 	return dir
 }
 
-func (c *checker) platforms(list []string) (out []string) {
-	for _, p := range split(list) {
-		parsed, err := platforms.Parse(p)
+func (c *checker) platforms(list []string) []string {
+	return each(c, "platforms", split(list), syntax.Platform)
+}
+
+// each reads a list, one value after the other.
+func each[T any](c *checker, setting string, list []string, read func(string) (T, error)) (out []T) {
+	for _, text := range list {
+		v, err := read(text)
 		if err != nil {
-			c.add("platforms", "%s: %w", p, err)
+			c.add(setting, "%s: %w", text, err)
 			continue
 		}
-		out = append(out, platforms.Format(platforms.Normalize(parsed)))
+		out = append(out, v)
 	}
 	return out
 }
@@ -112,21 +113,7 @@ func (c *checker) namedContexts(list []string) map[string]string {
 	return m
 }
 
-func (c *checker) hosts(list []string) (out []string) {
-	for _, h := range list {
-		name, ip, ok := strings.Cut(strings.TrimSpace(h), "=")
-		if !ok {
-			name, ip, ok = strings.Cut(strings.TrimSpace(h), ":")
-		}
-		ip = strings.Trim(ip, "[]")
-		if !ok || name == "" || net.ParseIP(ip) == nil {
-			c.add("add-hosts", "%s: write NAME:IP", h)
-			continue
-		}
-		out = append(out, name+":"+ip)
-	}
-	return out
-}
+func (c *checker) hosts(list []string) []string { return each(c, "add-hosts", list, syntax.Host) }
 
 // paths are those of an image.
 func (c *checker) paths(setting string, list []string) []string {
@@ -138,24 +125,15 @@ func (c *checker) paths(setting string, list []string) []string {
 	return list
 }
 
-func (c *checker) ulimits(list []string) (out []string) {
-	for _, u := range list {
-		if _, err := units.ParseUlimit(strings.TrimSpace(u)); err != nil {
-			c.add("ulimit", "%s: %w", u, err)
-			continue
-		}
-		out = append(out, strings.TrimSpace(u))
-	}
-	return out
-}
+func (c *checker) ulimits(list []string) []string { return each(c, "ulimit", list, syntax.Ulimit) }
 
 func (c *checker) size(setting, text string) int64 {
 	if text == "" {
 		return 0
 	}
-	n, err := units.RAMInBytes(text)
-	if err != nil || n <= 0 {
-		c.add(setting, "%s: write a size such as 64m", text)
+	n, err := syntax.Size(text)
+	if err != nil {
+		c.add(setting, "%s: %w", text, err)
 	}
 	return n
 }
@@ -243,35 +221,7 @@ func keyValues(text string) (map[string]string, error) {
 	return f, nil
 }
 
-var annotationKind = regexp.MustCompile(`^([a-z-]+(?:\[[^\]]*\])?(?:,[a-z-]+(?:\[[^\]]*\])?)*):(.+)$`)
-
 // annotations reads [KIND[PLATFORM],…:]KEY=VALUE, as docker does.
-func (c *checker) annotations(list []string) (out []core.Annotation) {
-	for _, text := range list {
-		key, value, ok := strings.Cut(strings.TrimSpace(text), "=")
-		kinds := "manifest"
-		if m := annotationKind.FindStringSubmatch(key); m != nil {
-			kinds, key = m[1], m[2]
-		}
-		if !ok || key == "" {
-			c.add("annotations", "%s: write KEY=VALUE, or index:KEY=VALUE", text)
-			continue
-		}
-		for _, kind := range strings.Split(kinds, ",") {
-			kind, platform, _ := strings.Cut(strings.TrimSuffix(kind, "]"), "[")
-			if _, err := platforms.Parse(platform); platform != "" && err != nil {
-				c.add("annotations", "%s: %w", text, err)
-			}
-			kind, descriptor := strings.CutSuffix(kind, "-descriptor")
-			switch {
-			case kind != "manifest" && kind != "index":
-				c.add("annotations", "%s: unknown kind %q: use manifest, index, manifest-descriptor or index-descriptor", text, kind)
-			case kind == "index" && platform != "":
-				c.add("annotations", "%s: an index has no platform", text)
-			default:
-				out = append(out, core.Annotation{Index: kind == "index", Descriptor: descriptor, Platform: platform, Key: key, Value: value})
-			}
-		}
-	}
-	return out
+func (c *checker) annotations(list []string) []core.Annotation {
+	return slices.Concat(each(c, "annotations", list, syntax.Annotations)...)
 }
