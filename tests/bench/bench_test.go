@@ -139,6 +139,28 @@ func TestTargetsAreJudged(t *testing.T) {
 	require.NotContains(t, b.String(), "copy-tree")
 }
 
+// TestAddKeepsOtherWorkloads: what is measured again replaces what was there, and
+// nothing is compared with a report of other sizes.
+func TestAddKeepsOtherWorkloads(t *testing.T) {
+	dir := t.TempDir()
+	o := options{output: dir, scale: 1, base: debian, workloads: []string{"app"}}
+	old, err := earlier(o)
+	require.NoError(t, err)
+	require.Empty(t, old)
+	o.add = true
+	_, err = earlier(o)
+	require.ErrorContains(t, err, "results.json")
+	rep := newReport(o, []namedBuilder{{name: inplace}}, nil, dir, []result{
+		{Workload: "app", Builder: inplace, State: cold, Seconds: 1}, {Workload: "apt", Builder: inplace, State: cold, Seconds: 2}})
+	require.NoError(t, rep.write(dir))
+	old, err = earlier(o)
+	require.NoError(t, err)
+	require.Equal(t, []result{{Workload: "apt", Builder: inplace, State: cold, Seconds: 2}}, old)
+	o.scale = 0.5
+	_, err = earlier(o)
+	require.ErrorContains(t, err, "scale 1 on the debian base")
+}
+
 func TestContextsAreTheSameEachTime(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	for _, w := range workloads() {

@@ -74,7 +74,7 @@ func (e *setUpError) Error() string { return "set up: " + e.err.Error() }
 func (e *setUpError) Unwrap() error { return e.err }
 
 // measure starts everything, and measures all workloads.
-func measure(ctx context.Context, set *parts.Set, o options, progress io.Writer) (*report, error) {
+func measure(ctx context.Context, set *parts.Set, o options, before []result, progress io.Writer) (*report, error) {
 	b := &bench{options: o, progress: progress, dir: set.Dir()}
 	versions, err := b.setUp(ctx, set)
 	if err != nil {
@@ -94,7 +94,7 @@ func measure(ctx context.Context, set *parts.Set, o options, progress io.Writer)
 			}
 		}
 	}
-	return newReport(o, b.builders, versions, set.Dir(), b.results), nil
+	return newReport(o, b.builders, versions, set.Dir(), append(before, b.results...)), nil
 }
 
 // setUp starts registry and builders, and gives their versions.

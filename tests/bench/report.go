@@ -169,6 +169,26 @@ func thisMachine(dir string) machine {
 	return m
 }
 
+// earlier are the results of the report in the output that are kept (options.add):
+// workloads are measured apart from each other, so that they can be so on another day.
+func earlier(o options) ([]result, error) {
+	if !o.add {
+		return nil, nil
+	}
+	b, err := os.ReadFile(filepath.Join(o.output, "benchmarks", "results.json"))
+	if err != nil {
+		return nil, fmt.Errorf("--add: %w", err)
+	}
+	var rep report
+	if err := json.Unmarshal(b, &rep); err != nil {
+		return nil, fmt.Errorf("--add: read results.json: %w", err)
+	}
+	if rep.Scale != o.scale || rep.Base != o.base {
+		return nil, fmt.Errorf("--add: the report is of scale %g on the %s base: measure with the same", rep.Scale, rep.Base)
+	}
+	return slices.DeleteFunc(rep.Results, func(r result) bool { return slices.Contains(o.workloads, r.Workload) }), nil
+}
+
 // write writes benchmarks.md, and below benchmarks the charts and the JSON.
 func (rep *report) write(dir string) error {
 	below := filepath.Join(dir, "benchmarks")
