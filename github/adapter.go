@@ -48,9 +48,13 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 	a.context, a.file = first(values["context"].Values), first(values["file"].Values)
 	facts := a.facts(values)
 	a.token = len(facts.Logins) > 0
-	return values, facts, plugin.Host{
+	host := plugin.Host{
 		Spell: func(s string) string { return "input " + s }, Env: a.job.Env, ReadFile: a.job.ReadFile, Glob: a.job.Glob,
 	}
+	if a.job.Env["ACTIONS_ID_TOKEN_REQUEST_URL"] != "" { // only with the permission id-token: write
+		host.Token = a.action.GetIDToken
+	}
+	return values, facts, host
 }
 
 func first(list []string) string {

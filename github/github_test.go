@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -352,4 +355,29 @@ func FuzzLines(f *testing.F) {
 func jobOf(t *testing.T, name string) map[string]string {
 	t.Helper()
 	return recorded.Environment(t, filepath.Join("testdata", name+".env"))
+}
+
+// TestTheJobsTokenIsAskedFor: the runner's own endpoint, with its own credential, and
+// only where the job may.
+func TestTheJobsTokenIsAskedFor(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer of-the-runner" || r.URL.Query().Get("api-version") != "2" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		_, _ = io.WriteString(w, `{"value": "for `+r.URL.Query().Get("audience")+`"}`)
+	}))
+	t.Cleanup(server.Close)
+	r := &run{env: map[string]string{"ACTIONS_ID_TOKEN_REQUEST_URL": server.URL + "/token?api-version=2", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-runner"}}
+	_, _, host := r.adapter().Read()
+	token, err := host.Token(t.Context(), "sts.amazonaws.com")
+	require.NoError(t, err)
+	require.Equal(t, "for sts.amazonaws.com", token)
+
+	r.env["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] = "other"
+	_, err = host.Token(t.Context(), "x")
+	require.Error(t, err)
+
+	_, _, host = (&run{env: map[string]string{}}).adapter().Read()
+	require.Nil(t, host.Token)
 }

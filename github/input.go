@@ -31,6 +31,7 @@ func helps() map[string]string {
 		"context":       "build context; without it the workspace, and where nothing is checked out the repository at the commit",
 		"github-token":  "token for a context that is a git repository, and to log in to ghcr.io when there is no password",
 		"registry":      "registry that username and password are for; that of the first image by default",
+		"oidc-token":    "token of the CI that a cloud takes instead of a key; a job with the permission id-token: write needs none, and gets one",
 		"docker-config": "directory of config.json with further credentials; see the documentation for docker/login-action",
 	}
 }

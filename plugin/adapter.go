@@ -75,6 +75,9 @@ func Execute(ctx context.Context, a Adapter, proc Process, enter Enter) (shown b
 	if err != nil {
 		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
 	}
+	if err := plan.federate(ctx, host, a.Hide); err != nil {
+		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
+	}
 	if err := plan.skipExisting(ctx); err != nil {
 		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
 	}

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"time"
 
 	"github.com/layerwright/layerwright/plugin/tags"
@@ -174,4 +175,7 @@ type Host struct {
 	ReadFile func(path string) ([]byte, error)
 	// Glob is filepath.Glob.
 	Glob func(pattern string) ([]string, error)
+	// Token asks the host for a token that says which job this is, made out for an
+	// audience (OpenID Connect); nil where this job can have none.
+	Token func(ctx context.Context, audience string) (string, error)
 }

@@ -1,0 +1,74 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/layerwright/layerwright/core"
+)
+
+// federated is what comes of settings on a host that gives out tokens.
+func federated(t *testing.T, env map[string]string, failure error, kv ...string) (p *Plan, asked, hidden []string, err error) {
+	t.Helper()
+	h := host(env)
+	h.Token = func(_ context.Context, audience string) (string, error) {
+		asked = append(asked, audience)
+		return "geheim-token", failure
+	}
+	p, err = Prepare(of(append([]string{"images", "r.example/o/app"}, kv...)...), facts(), h)
+	require.NoError(t, err)
+	err = p.federate(t.Context(), h, func(list [][]byte) {
+		for _, b := range list {
+			hidden = append(hidden, string(b))
+		}
+	})
+	return p, asked, hidden, err
+}
+
+func TestACloudGetsTheTokenOfTheJob(t *testing.T) {
+	for _, c := range []struct {
+		env  map[string]string
+		kv   []string
+		asks string
+	}{
+		{kv: []string{"aws-role", "arn"}, asks: "sts.amazonaws.com"},
+		{kv: []string{"aws-role", "arn"}, env: map[string]string{"AWS_ACCESS_KEY_ID": "K"}},
+		{kv: []string{"aws-role", "arn"}, env: map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "/f"}},
+		{kv: []string{"aws-role", "arn", "aws-access-key-id", "K", "aws-secret-access-key", "S"}},
+		{kv: []string{"aws-role", "arn", "oidc-token", "own"}},
+		{kv: []string{"google-project-number", "7", "google-pool-id", "p", "google-provider-id", "v"},
+			asks: "https://iam.googleapis.com/projects/7/locations/global/workloadIdentityPools/p/providers/v"},
+		{kv: []string{"azure-client-id", "c", "azure-tenant-id", "t"}, asks: "api://AzureADTokenExchange"},
+		{kv: []string{"azure-client-id", "c", "azure-tenant-id", "t", "azure-client-secret", "s"}},
+		{},
+	} {
+		p, asked, hidden, err := federated(t, c.env, nil, c.kv...)
+		require.NoError(t, err)
+		if c.asks == "" {
+			require.Empty(t, asked)
+			require.NotEqual(t, "geheim-token", p.Request.Registry.Clouds.OIDCToken)
+			continue
+		}
+		require.Equal(t, []string{c.asks}, asked)
+		require.Equal(t, "geheim-token", p.Request.Registry.Clouds.OIDCToken)
+		require.Equal(t, []string{"geheim-token"}, hidden)
+		require.Contains(t, p.Secrets, []byte("geheim-token"))
+	}
+}
+
+func TestATokenThatIsRefusedIsAnErrorOfTheNetwork(t *testing.T) {
+	_, _, hidden, err := federated(t, nil, errors.New("no"), "aws-role", "arn")
+	require.ErrorContains(t, err, "PLUGIN_AWS-ROLE: the CI gives no token for sts.amazonaws.com: no")
+	var e *core.Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, core.KindRegistry, e.Kind)
+	require.Empty(t, hidden)
+
+	h := host(nil)
+	h.Token = func(context.Context, string) (string, error) { return "", nil }
+	_, err = Prepare(of("images", "r.example/o/app", "aws-role", "arn", "azure-client-id", "c", "azure-tenant-id", "t"), facts(), h)
+	require.ErrorContains(t, err, "PLUGIN_AZURE-CLIENT-ID: a token of the CI is for one cloud, and PLUGIN_AWS-ROLE wants one, too")
+}
