@@ -59,7 +59,7 @@ func Enter(ctx context.Context, opts EnterOptions) (Entered, error) {
 		return Entered{}, err
 	}
 	waited := patience(opts.Notice, waitsForRoot)
-	store, report, err := probe(ctx, opts.Store, want, opts.Force)
+	store, report, err := probe(ctx, opts.Store, want, opts.Force, false)
 	waited()
 	if err != nil {
 		return Entered{}, err
@@ -108,7 +108,7 @@ type DoctorReport struct {
 // Doctor tries what the environment allows and says what a build would use.
 func Doctor(ctx context.Context, opts DoctorOptions) DoctorReport {
 	var out DoctorReport
-	store, report, err := probe(ctx, opts.Store, sandbox.Auto, opts.Force)
+	store, report, err := probe(ctx, opts.Store, sandbox.Auto, opts.Force, true)
 	out.Store, out.Err = store, err
 	if err != nil {
 		return out
@@ -131,8 +131,10 @@ func Doctor(ctx context.Context, opts DoctorOptions) DoctorReport {
 }
 
 // probe makes the store, puts right what a killed build has left, and tries
-// what works. "/" is touched only where inplace may be the choice.
-func probe(ctx context.Context, store string, want sandbox.Isolation, force bool) (string, sandbox.Report, error) {
+// what works: the isolations in the order in which they are chosen, and no more
+// than is needed to choose, or everything. "/" is touched only where inplace may
+// be the choice.
+func probe(ctx context.Context, store string, want sandbox.Isolation, force, everything bool) (string, sandbox.Report, error) {
 	store, err := makeStore(store)
 	if err != nil {
 		return store, sandbox.Report{}, err
@@ -140,18 +142,21 @@ func probe(ctx context.Context, store string, want sandbox.Isolation, force bool
 	if err := sandbox.Repair(store); err != nil {
 		return store, sandbox.Report{}, err
 	}
-	report := sandbox.Probe(ctx, sandbox.ProbeOptions{Store: store})
-	if want == sandbox.Auto {
-		if _, _, err := report.Choose(sandbox.Namespaces); err == nil {
-			return store, report, nil
-		}
+	may := func(i sandbox.Isolation) bool { return want == sandbox.Auto || want == i }
+	chosen := func(r sandbox.Report, i sandbox.Isolation) bool {
+		_, _, err := r.Choose(i)
+		return err == nil
 	}
-	if want == sandbox.Auto || want == sandbox.Inplace {
+	report := sandbox.Probe(ctx, sandbox.ProbeOptions{Store: store, Namespaces: everything || may(sandbox.Namespaces), Chroot: everything})
+	if may(sandbox.Inplace) && !chosen(report, sandbox.Namespaces) {
 		try := sandbox.ProbeInplace
 		if force {
 			try = sandbox.ProbeInplaceForced
 		}
-		report.TryInplace(ctx, try)
+		report.Try(ctx, sandbox.ProbeOptions{Inplace: try})
+	}
+	if !everything && may(sandbox.Chroot) && !chosen(report, sandbox.Namespaces) && !chosen(report, sandbox.Inplace) {
+		report.Try(ctx, sandbox.ProbeOptions{Chroot: true})
 	}
 	return store, report, nil
 }
@@ -268,7 +273,7 @@ func (m *machine) choose(ctx context.Context, req *Request, want sandbox.Isolati
 		return parseIsolation(req.Chosen)
 	}
 	var report sandbox.Report
-	if m.store, report, err = probe(ctx, req.Store, want, req.Force); err != nil {
+	if m.store, report, err = probe(ctx, req.Store, want, req.Force, false); err != nil {
 		return 0, err
 	}
 	chosen, _, err := report.Choose(want)

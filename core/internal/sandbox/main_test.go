@@ -30,7 +30,7 @@ func helper(inside bool, args []string) int {
 	case "instep": // instep WHAT ARGS: the command of a step in place
 		return inStep(args[1:])
 	case "probe": // probe STORE
-		r := Probe(ctxBackground(), ProbeOptions{Store: args[1]})
+		r := Probe(ctxBackground(), ProbeOptions{Store: args[1], Namespaces: true, Chroot: true})
 		_ = json.NewEncoder(os.Stdout).Encode(r)
 		return 0
 	case "steps": // steps MODE ROOT SCRATCH SCRIPT [USER]

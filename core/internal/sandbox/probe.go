@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -54,8 +53,11 @@ type Attempt struct {
 type ProbeOptions struct {
 	// Store is the directory for trees; it must exist and be writable.
 	Store string
+	// Namespaces and Chroot say what to try: each starts a process or two.
+	Namespaces, Chroot bool
 	// Inplace tries whether "/" can be exchanged with a tree in the store
-	// (ProbeInplace); without it Report.TryInplace may do so later.
+	// (ProbeInplace); nil leaves it out. It disturbs everything else that runs on
+	// "/", so it is for when it matters.
 	Inplace func(ctx context.Context, store string) error
 }
 
@@ -76,25 +78,35 @@ type Report struct {
 // container allow. It leaves nothing behind in the store.
 func Probe(ctx context.Context, opts ProbeOptions) Report {
 	r := Report{UserNamespace: !hasCap(unix.CAP_SYS_ADMIN), Store: opts.Store}
-	dir, err := os.MkdirTemp(opts.Store, "probe-")
+	r.Try(ctx, opts)
+	return r
+}
+
+// Try makes further attempts; opts.Store does not matter.
+func (r *Report) Try(ctx context.Context, opts ProbeOptions) {
+	if r.StoreError != "" {
+		return
+	}
+	dir, err := os.MkdirTemp(r.Store, "probe-")
 	if err != nil {
 		r.StoreError = cause(err).Error()
-		return r
+		return
 	}
 	defer func() { _ = removeAll(dir) }()
 	var spaces, plain []Attempt
 	var inplace error
-	var eg errgroup.Group
-	eg.Go(func() error { spaces, r.MappedIDs = probeSpaces(ctx, filepath.Join(dir, "n")); return nil })
-	eg.Go(func() error { plain = probePlain(ctx, filepath.Join(dir, "c")); return nil })
-	eg.Go(func() error {
-		if opts.Inplace != nil {
-			inplace = opts.Inplace(ctx, opts.Store)
-		}
-		return nil
-	})
-	_ = eg.Wait() // none of them fails: failing is their result
-	r.Attempts = append(spaces, plain...)
+	var eg errgroup.Group // none of them fails: failing is their result
+	if opts.Namespaces {
+		eg.Go(func() error { spaces, r.MappedIDs = probeSpaces(ctx, filepath.Join(dir, "n")); return nil })
+	}
+	if opts.Chroot {
+		eg.Go(func() error { plain = probePlain(ctx, filepath.Join(dir, "c")); return nil })
+	}
+	if opts.Inplace != nil {
+		eg.Go(func() error { inplace = opts.Inplace(ctx, r.Store); return nil })
+	}
+	_ = eg.Wait()
+	r.Attempts = append(r.Attempts, append(spaces, plain...)...)
 	if opts.Inplace != nil {
 		r.add(TryInplace, "rename the entries of /", inplace)
 	}
@@ -102,19 +114,6 @@ func Probe(ctx context.Context, opts ProbeOptions) Report {
 	for i, a := range r.Attempts {
 		r.Attempts[i].Meaning = meaning(a)
 	}
-	return r
-}
-
-// TryInplace tries whether "/" can be exchanged, where Probe has not: it disturbs
-// everything else that runs on "/", so it is left for when it matters.
-func (r *Report) TryInplace(ctx context.Context, try func(ctx context.Context, store string) error) {
-	r.Attempts = slices.DeleteFunc(r.Attempts, func(a Attempt) bool { return a.Name == TryInplace })
-	if r.StoreError != "" {
-		return
-	}
-	r.add(TryInplace, "rename the entries of /", try(ctx, r.Store))
-	last := &r.Attempts[len(r.Attempts)-1]
-	last.Meaning = meaning(*last)
 }
 
 func (r *Report) add(name, tried string, err error) {
