@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,11 +24,11 @@ const (
 	insidePrefix = "layerwright-inside:"
 )
 
-// Main runs the part of the sandbox that args[0] names, in a process that the
-// sandbox itself has started from its own binary. Package entrypoint, and
+// Main is for a process that the sandbox has started from its own binary to map user
+// ids, or to go on as the program that it is, in namespaces. Package entrypoint, and
 // TestMain of every test binary that runs steps, call it before anything else
 // and exit with code when handled is true. It takes the mark that EnterNamespaces
-// leaves off args[0]: ask Inside before.
+// leaves off args[0]: ask Inside before. Parts of steps never get there (init).
 func Main(args []string) (handled bool, code int) {
 	if len(args) == 0 {
 		return false, 0
@@ -42,19 +43,30 @@ func Main(args []string) (handled bool, code int) {
 		}
 		return false, 0
 	}
-	switch filepath.Base(args[0]) {
-	case childName:
-		return true, childMain()
-	case initName:
-		return true, initMain()
-	case chrootName:
-		return true, chrootMain()
-	case probeName, probeNamespacesName:
-		return true, probeMain(args[0] == probeNamespacesName)
-	case supervisorName:
-		return true, supervisorMain()
-	}
 	return false, 0
+}
+
+// A step starts this binary twice. What other packages set up for a build, half of
+// the time that a start takes, is not for it: the parts of a step begin as soon as
+// this package can run.
+func init() {
+	if len(os.Args) == 0 {
+		return
+	}
+	switch filepath.Base(os.Args[0]) {
+	case childName:
+		os.Exit(childMain())
+	case initName:
+		os.Exit(initMain())
+	case chrootName:
+		os.Exit(chrootMain())
+	case probeName:
+		os.Exit(probeMain(false))
+	case probeNamespacesName:
+		os.Exit(probeMain(true))
+	case supervisorName:
+		os.Exit(supervisorMain())
+	}
 }
 
 // reexec prepares starting our own binary as name, with an empty environment
