@@ -145,7 +145,11 @@ func repository(t *testing.T, files map[string]string, tag string) string {
 	for name, text := range files {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+		mode := os.FileMode(0o644)
+		if strings.HasPrefix(text, "#!") {
+			mode = 0o755
+		}
+		require.NoError(t, os.WriteFile(path, []byte(text), mode))
 	}
 	commands := [][]string{{"init", "-q", "-b", "main"}, {"remote", "add", "origin", "https://github.com/team/app.git"}, {"add", "-A"}, {"commit", "-q", "-m", "everything"}}
 	if tag != "" {
