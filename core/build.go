@@ -296,7 +296,7 @@ func (b *build) prepare(ctx context.Context, running []*graph.Vertex) error {
 // solve runs the graph and assembles the images. The claims on their trees are
 // the caller's to release, also after an error.
 func (b *build) solve(ctx context.Context, res *frontend.Result, env *ops.Env) (out []solved, claims []solve.Claim, err error) {
-	opts := solve.Options{Resolve: env.Resolve, Progress: b.sink, Begin: b.prepare, Unread: b.outputs.rootDir == "" && b.outputs.rootTar == ""}
+	opts := solve.Options{Resolve: env.Resolve, Progress: b.sink, Begin: b.prepare, Unread: !b.wantsRoots()}
 	if b.cache != nil {
 		opts.Cache = spoken{b.cache, b.notice, b.timed}
 	}

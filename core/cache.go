@@ -321,6 +321,9 @@ func (b *build) attempt(ctx context.Context, res *frontend.Result) (*Result, err
 	if err != nil {
 		return nil, err
 	}
+	if !b.wantsRoots() {
+		release(claims) // trees are removed while the outputs are written
+	}
 	steps := b.explain(ctx, res)
 	// Side by side: neither needs the other.
 	var saved sync.WaitGroup

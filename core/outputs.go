@@ -287,11 +287,15 @@ func (b *build) exportFiles(ctx context.Context, a export.Artifact, images []sol
 	return b.exportRoots(ctx, images)
 }
 
+// wantsRoots says whether an output is made of the images' trees and not of their
+// layers.
+func (b *build) wantsRoots() bool { return b.outputs.rootDir != "" || b.outputs.rootTar != "" }
+
 // exportRoots writes root file systems, which are made for that if they are not
 // there.
 func (b *build) exportRoots(ctx context.Context, images []solved) (err error) {
 	o := b.outputs
-	if o.rootDir == "" && o.rootTar == "" || len(b.req.Engines) > 0 {
+	if !b.wantsRoots() || len(b.req.Engines) > 0 {
 		return nil // engines write them themselves
 	}
 	roots := make([]export.Root, len(images))
