@@ -373,7 +373,7 @@ func (b *build) layerMade(v *graph.Vertex, l v1.Layer, created time.Time, final 
 	// The name, as BuildKit's history has it: conformance case context-dir-from.
 	b.made[l] = madeLayer{created: created, description: v.Name, final: final}
 	b.mu.Unlock()
-	if b.push != nil && final && !(b.cache != nil && b.cache.Saves(v)) {
+	if b.push != nil && final && !(b.cache != nil && b.cache.Saves(v) && b.besideCache()) {
 		b.push.Offer(l)
 	}
 }

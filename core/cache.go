@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -233,6 +234,33 @@ func (b *build) cached(l v1.Layer, repo string) {
 	if final && b.push != nil {
 		host, path, _ := strings.Cut(repo, "/")
 		b.push.Offer(elsewhere{Layer: l, host: host, path: path})
+	}
+}
+
+// besideCache says whether a destination is on the cache's registry, and mounts from
+// there what the cache has been sent.
+func (b *build) besideCache() bool {
+	cached, _, err := registry.Destination(b.req.Cache.Repo)
+	if err != nil || b.cache == nil || b.req.Cache.NoPush || strings.HasPrefix(b.req.Cache.Repo, "oci:") {
+		return false
+	}
+	host := func(repo string) string { h, _, _ := strings.Cut(repo, "/"); return h }
+	return slices.ContainsFunc(b.req.Outputs.Destinations, func(d string) bool {
+		repo, _, err := registry.Destination(d)
+		return err == nil && host(repo) == host(cached)
+	})
+}
+
+// awaitCache waits until the cache has been sent the layers that a destination will
+// mount from there: sent side by side they would be sent twice.
+func (b *build) awaitCache(ctx context.Context, images []solved) {
+	if b.push == nil || !b.besideCache() {
+		return
+	}
+	for _, img := range images {
+		for _, l := range img.layers {
+			b.cache.Await(ctx, l)
+		}
 	}
 }
 

@@ -218,6 +218,7 @@ func (b *build) export(ctx context.Context, images []solved) (*Result, error) {
 		return nil, err
 	}
 	if b.push != nil {
+		b.awaitCache(ctx, images)
 		out.Destinations, err = b.push.Finish(ctx, artifact)
 		if err := b.settle(len(out.Destinations), err); err != nil {
 			return out, err

@@ -139,23 +139,24 @@ func TestTargetsAreJudged(t *testing.T) {
 	require.NotContains(t, b.String(), "copy-tree")
 }
 
-// TestAddKeepsOtherWorkloads: what is measured again replaces what was there, and
-// nothing is compared with a report of other sizes.
-func TestAddKeepsOtherWorkloads(t *testing.T) {
+// TestAddKeepsTheRest: what is measured again replaces what was there, and nothing is
+// compared with a report of other sizes.
+func TestAddKeepsTheRest(t *testing.T) {
 	dir := t.TempDir()
-	o := options{output: dir, scale: 1, base: debian, workloads: []string{"app"}}
+	o := options{output: dir, scale: 1, base: debian, repetitions: 1, workloads: []string{"app"}, builders: []string{inplace}, states: []string{cold}}
 	old, err := earlier(o)
 	require.NoError(t, err)
-	require.Empty(t, old)
+	require.Empty(t, old.Results)
 	o.add = true
 	_, err = earlier(o)
 	require.ErrorContains(t, err, "results.json")
-	rep := newReport(o, []namedBuilder{{name: inplace}}, nil, dir, []result{
-		{Workload: "app", Builder: inplace, State: cold, Seconds: 1}, {Workload: "apt", Builder: inplace, State: cold, Seconds: 2}})
+	kept := []result{{Workload: "app", Builder: inplace, State: warm, Seconds: 2}, {Workload: "app", Builder: buildah, State: cold, Seconds: 3}, {Workload: "apt", Builder: inplace, State: cold, Seconds: 4}}
+	rep := newReport(o, []namedBuilder{{name: inplace}}, nil, dir, append([]result{{Workload: "app", Builder: inplace, State: cold, Seconds: 1}}, kept...))
+	require.Equal(t, []string{inplace, buildah}, rep.builders)
 	require.NoError(t, rep.write(dir))
 	old, err = earlier(o)
 	require.NoError(t, err)
-	require.Equal(t, []result{{Workload: "apt", Builder: inplace, State: cold, Seconds: 2}}, old)
+	require.Equal(t, kept, old.Results)
 	o.scale = 0.5
 	_, err = earlier(o)
 	require.ErrorContains(t, err, "scale 1 on the debian base")

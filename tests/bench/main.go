@@ -59,7 +59,7 @@ type options struct {
 	// output is the directory for benchmarks.md and benchmarks/; empty prints
 	// the document only.
 	output string
-	// add keeps what the report in output has of workloads that are not measured.
+	// add keeps what the report in output has and what is not measured again.
 	add bool
 	// keepGoing counts a failed build as a failure of that row only.
 	keepGoing bool
@@ -86,7 +86,7 @@ func parse(args []string, problems io.Writer) (options, error) {
 	f.Float64Var(&o.scale, "scale", 1, "factor on files, bytes and sleeps")
 	f.StringVar(&o.base, "base", debian, "base image: debian, or small (busybox, no apt), to try this program")
 	f.StringVarP(&o.output, "output", "o", "", "write benchmarks.md, and charts and JSON in benchmarks/, to this directory instead of printing")
-	f.BoolVar(&o.add, "add", false, "keep what the report in --output has of other workloads")
+	f.BoolVar(&o.add, "add", false, "keep what the report in --output has of other workloads, builders and states")
 	f.BoolVar(&o.keepGoing, "keep-going", false, "go on when a build fails; its row stays empty")
 	f.StringVar(&o.disk, "disk", fresh, "fresh, a new ext4 in a file, or machine, the one of /tmp as it is")
 	f.BoolVar(&o.showRequests, "show-requests", false, "print each request of each build")

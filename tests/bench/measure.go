@@ -74,7 +74,7 @@ func (e *setUpError) Error() string { return "set up: " + e.err.Error() }
 func (e *setUpError) Unwrap() error { return e.err }
 
 // measure starts everything, and measures all workloads.
-func measure(ctx context.Context, set *parts.Set, o options, before []result, progress io.Writer) (*report, error) {
+func measure(ctx context.Context, set *parts.Set, o options, before report, progress io.Writer) (*report, error) {
 	b := &bench{options: o, progress: progress, dir: set.Dir()}
 	versions, err := b.setUp(ctx, set)
 	if err != nil {
@@ -94,7 +94,12 @@ func measure(ctx context.Context, set *parts.Set, o options, before []result, pr
 			}
 		}
 	}
-	return newReport(o, b.builders, versions, set.Dir(), append(before, b.results...)), nil
+	for name, version := range before.Versions {
+		if versions[name] == "" {
+			versions[name] = version
+		}
+	}
+	return newReport(o, b.builders, versions, set.Dir(), append(before.Results, b.results...)), nil
 }
 
 // setUp starts registry and builders, and gives their versions.

@@ -76,6 +76,11 @@ func newReport(o options, builders []namedBuilder, versions map[string]string, d
 	for _, b := range builders {
 		rep.builders = append(rep.builders, b.name)
 	}
+	for _, r := range results { // those of an earlier run
+		if r.Builder != limit && !slices.Contains(rep.builders, r.Builder) {
+			rep.builders = append(rep.builders, r.Builder)
+		}
+	}
 	// In the order in which people read, not in that in which it was measured.
 	sort.Slice(rep.builders, func(i, j int) bool {
 		order := []string{inplace, overlay, buildKit, buildah}
@@ -169,24 +174,26 @@ func thisMachine(dir string) machine {
 	return m
 }
 
-// earlier are the results of the report in the output that are kept (options.add):
-// workloads are measured apart from each other, so that they can be so on another day.
-func earlier(o options) ([]result, error) {
+// earlier is the report in the output without what is measured again (options.add):
+// what is compared is best measured in one run, and the rest may come later.
+func earlier(o options) (rep report, err error) {
 	if !o.add {
-		return nil, nil
+		return report{}, nil
 	}
 	b, err := os.ReadFile(filepath.Join(o.output, "benchmarks", "results.json"))
 	if err != nil {
-		return nil, fmt.Errorf("--add: %w", err)
+		return report{}, fmt.Errorf("--add: %w", err)
 	}
-	var rep report
 	if err := json.Unmarshal(b, &rep); err != nil {
-		return nil, fmt.Errorf("--add: read results.json: %w", err)
+		return report{}, fmt.Errorf("--add: read results.json: %w", err)
 	}
 	if rep.Scale != o.scale || rep.Base != o.base {
-		return nil, fmt.Errorf("--add: the report is of scale %g on the %s base: measure with the same", rep.Scale, rep.Base)
+		return report{}, fmt.Errorf("--add: the report is of scale %g on the %s base: measure with the same", rep.Scale, rep.Base)
 	}
-	return slices.DeleteFunc(rep.Results, func(r result) bool { return slices.Contains(o.workloads, r.Workload) }), nil
+	rep.Results = slices.DeleteFunc(rep.Results, func(r result) bool {
+		return slices.Contains(o.workloads, r.Workload) && slices.Contains(append([]string{limit}, o.builders...), r.Builder) && slices.Contains(o.states, r.State)
+	})
+	return rep, nil
 }
 
 // write writes benchmarks.md, and below benchmarks the charts and the JSON.
@@ -216,8 +223,8 @@ func (rep *report) markdown() string {
 	line("# Benchmarks\n")
 	line("Written by `make bench`, which starts all it needs and measures this on any Linux machine")
 	line("for root with Docker's engine, runc and mmdebstrap (`make test-deps`).\n")
-	line("%s; %d cores, %d GB of memory, Linux %s on %s, storage %s. Medians of %d, builders in turn.",
-		rep.Date, rep.Machine.Cores, rep.Machine.MemoryGB, rep.Machine.Kernel, rep.Machine.Arch, rep.Machine.Storage, rep.Repetitions)
+	line("%s; %d cores, %d GB of memory, Linux %s on %s, storage %s. Medians of %s, builders in turn.",
+		rep.Date, rep.Machine.Cores, rep.Machine.MemoryGB, rep.Machine.Kernel, rep.Machine.Arch, rep.Machine.Storage, rep.repetitions())
 	if rep.Scale != 1 || rep.Base != debian {
 		line("\n**Workloads are of %g times their size, on the %s base: these numbers try the tool and say nothing of the builders.**", rep.Scale, rep.Base)
 	}
@@ -260,6 +267,19 @@ func (rep *report) markdown() string {
 	rep.table(line, func(r row) string { return fmt.Sprintf("%d + %d, %s", r.Requests, r.Apart, size(r.Received)) })
 	line("\n[All results](benchmarks/results.json)")
 	return b.String()
+}
+
+// repetitions are how many builds there are of each, where that differs from row to
+// row the least and the most.
+func (rep *report) repetitions() string {
+	least, most := rep.Repetitions, 0
+	for _, r := range rep.Rows {
+		least, most = min(least, r.Builds), max(most, r.Builds)
+	}
+	if least >= most {
+		return fmt.Sprint(least)
+	}
+	return fmt.Sprintf("%d to %d", least, most)
 }
 
 // seconds is the table of one state: medians, extremes, ratios.

@@ -312,6 +312,28 @@ func TestWhatIsFetchedAndWhereTextsEndCount(t *testing.T) {
 	require.Len(t, list, 1)
 }
 
+// TestALayerIsSentOnce: a destination on the cache's registry mounts what the cache
+// gets, also where that takes longer than the rest of the build.
+func TestALayerIsSentOnce(t *testing.T) {
+	dir, proxy := buildContext(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY f /f\n", "f": "f"}), newProxy(t, nil)
+	var sent, mounted atomic.Int32
+	proxy.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case strings.Contains(r.URL.Path, "/once/cache/blobs/uploads/") && r.Method != http.MethodPost:
+			time.Sleep(time.Second)
+		case strings.Contains(r.URL.Path, "/once/app/blobs/uploads/") && r.URL.Query().Get("mount") != "":
+			mounted.Add(1)
+		case strings.Contains(r.URL.Path, "/once/app/blobs/uploads/") && r.Method == http.MethodPut:
+			sent.Add(1)
+		}
+		return false
+	})
+	got := onHost(t, "build", "--context", dir, "--cache-repo", proxy.addr+"/once/cache", "--destination", proxy.addr+"/once/app:1")
+	require.Equal(t, 0, got.code, got.output)
+	require.Equal(t, int32(1), mounted.Load())
+	require.Equal(t, int32(1), sent.Load(), "more than the configuration was sent")
+}
+
 // TestNoPushCacheOnlyReads: nothing is written, what is there is used.
 func TestNoPushCacheOnlyReads(t *testing.T) {
 	repo, dir := newRepo(t), cacheContext(t, smallBase(t))

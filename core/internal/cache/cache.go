@@ -100,6 +100,8 @@ type Cache struct {
 	// down are repositories that failed: they are not asked again.
 	down map[Repository]bool
 	said map[string]bool
+	// saving are the layers that are being saved; a channel is closed at the end.
+	saving map[v1.Layer]chan struct{}
 
 	saves *errgroup.Group
 }
@@ -107,7 +109,7 @@ type Cache struct {
 // New makes a Cache.
 func New(opts Options) *Cache {
 	c := &Cache{opts: opts, keys: map[*graph.Vertex]*keys{}, answers: map[string]*Record{}, expired: map[string]bool{}, distrusted: map[v1.Hash]bool{},
-		down: map[Repository]bool{}, said: map[string]bool{}, saves: &errgroup.Group{}}
+		down: map[Repository]bool{}, said: map[string]bool{}, saving: map[v1.Layer]chan struct{}{}, saves: &errgroup.Group{}}
 	c.saves.SetLimit(parallelSaves)
 	return c
 }
@@ -415,13 +417,34 @@ func (c *Cache) Save(ctx context.Context, v *graph.Vertex, results []solve.Resul
 		return
 	}
 	layers := state.Layers()
+	done := make(chan struct{})
+	if len(layers) > 0 {
+		c.mu.Lock()
+		c.saving[layers[len(layers)-1]] = done
+		c.mu.Unlock()
+	}
 	c.saves.Go(func() error {
+		defer close(done)
 		if c.isDown(w) {
 			return nil // it was said when it did not answer
 		}
 		c.complain(ctx, w, c.save(ctx, w, v, k, layers, tags))
 		return nil
 	})
+}
+
+// Await returns when a layer is saved, or could not be, or nobody saves it.
+func (c *Cache) Await(ctx context.Context, l v1.Layer) {
+	c.mu.Lock()
+	done := c.saving[l]
+	c.mu.Unlock()
+	if done == nil {
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
 }
 
 func (c *Cache) save(ctx context.Context, w Repository, v *graph.Vertex, k *keys, layers []v1.Layer, tags []string) error {
