@@ -408,3 +408,33 @@ func TestStepsOnAnOCILayoutAreKnown(t *testing.T) {
 		require.Equal(t, known, res.Cache[0].Hit, res.Cache[0].Why)
 	}
 }
+
+// TestAnArchiveMayLinkToFilesOfItsBase: what it links to is read, also where nothing
+// else of the base is.
+func TestAnArchiveMayLinkToFilesOfItsBase(t *testing.T) {
+	needs.Root(t)
+	dir, base := t.TempDir(), filepath.Join(t.TempDir(), "base")
+	big := strings.Repeat("x", 1<<20)
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	require.NoError(t, w.WriteHeader(&tar.Header{Typeflag: tar.TypeLink, Name: "linked", Linkname: "big"}))
+	require.NoError(t, w.Close())
+	for name, text := range map[string]string{"big": big, "a.tar": archive.String(), "Base": "FROM scratch\nCOPY big /big\n", "Dockerfile": "FROM base\nADD a.tar /\n"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+	req := Request{Context: dir, Dockerfile: filepath.Join(dir, "Base"), Chosen: "chroot", Snapshots: "flat", Store: t.TempDir(), Outputs: Outputs{OCILayout: base}}
+	_, err := Build(t.Context(), req)
+	require.NoError(t, err)
+	layers := filepath.Join(t.TempDir(), "image")
+	req.Dockerfile, req.NamedContexts, req.Outputs = filepath.Join(dir, "Dockerfile"), map[string]string{"base": "oci-layout://" + base}, Outputs{OCILayout: layers}
+	_, err = Build(t.Context(), req)
+	require.NoError(t, err)
+	root := t.TempDir()
+	req.NamedContexts["base"], req.Outputs = "oci-layout://"+layers, Outputs{RootDir: root}
+	require.NoError(t, os.WriteFile(req.Dockerfile, []byte("FROM base\n"), 0o644))
+	_, err = Build(t.Context(), req)
+	require.NoError(t, err)
+	got, err := os.ReadFile(filepath.Join(root, "linked"))
+	require.NoError(t, err)
+	require.Equal(t, big, string(got))
+}

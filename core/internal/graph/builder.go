@@ -258,7 +258,8 @@ func Base(v *Vertex) (base Edge, ok bool) {
 
 // Reads says whether a vertex may read what files of one of its inputs contain.
 // It does not where files are only put on the input's tree, none of them from that
-// tree and no owner by a name that it explains.
+// tree and no owner by a name that it explains. An archive may have links to files
+// that are there already, which are then part of what has changed.
 func Reads(v *Vertex, in Edge) bool {
 	switch o := v.Op.Op.(type) {
 	case *pb.Op_Merge:
@@ -267,7 +268,10 @@ func Reads(v *Vertex, in Edge) bool {
 		if base, ok := Base(v); !ok || base != in {
 			return true
 		}
-		return slices.ContainsFunc(o.File.Actions, func(a *pb.FileAction) bool { return a.GetCopy() != nil && ofInput(v, in, a.SecondaryInput) || named(a) })
+		return slices.ContainsFunc(o.File.Actions, func(a *pb.FileAction) bool {
+			c := a.GetCopy()
+			return c != nil && (ofInput(v, in, a.SecondaryInput) || c.AttemptUnpackDockerCompatibility) || named(a)
+		})
 	}
 	return true
 }

@@ -80,10 +80,11 @@ func TestWhoOnlyAddsFilesReadsNone(t *testing.T) {
 		"COPY --link":                     {states: []llb.State{llb.Merge([]llb.State{base, llb.Scratch().File(llb.Copy(files, "/f", "/f"))})}},
 		"COPY --link, RUN": {states: []llb.State{llb.Merge([]llb.State{base, llb.Scratch().File(llb.Copy(files, "/f", "/f"))}).Run(llb.Shlex("x")).Root()},
 			read: true},
-		"COPY of its own file":        {states: []llb.State{base.File(llb.Copy(base, "/f", "/g"))}, read: true},
-		"COPY --from what was copied": {states: []llb.State{llb.Scratch().File(llb.Copy(added, "/f", "/g"))}, read: true},
-		"COPY --chown=name":           {states: []llb.State{base.File(llb.Copy(files, "/f", "/f", llb.WithUser("www-data")))}, read: true},
-		"COPY --chown=1:1":            {states: []llb.State{base.File(llb.Copy(files, "/f", "/f", llb.WithUser("1:1")))}},
+		"COPY of its own file":           {states: []llb.State{base.File(llb.Copy(base, "/f", "/g"))}, read: true},
+		"COPY --from what was copied":    {states: []llb.State{llb.Scratch().File(llb.Copy(added, "/f", "/g"))}, read: true},
+		"ADD, of what may be an archive": {states: []llb.State{base.File(llb.Copy(files, "/f", "/f", &llb.CopyInfo{AttemptUnpack: true}))}, read: true},
+		"COPY --chown=name":              {states: []llb.State{base.File(llb.Copy(files, "/f", "/f", llb.WithUser("www-data")))}, read: true},
+		"COPY --chown=1:1":               {states: []llb.State{base.File(llb.Copy(files, "/f", "/f", llb.WithUser("1:1")))}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := reads(t, !c.whole, c.states...)
