@@ -378,6 +378,8 @@ func TestTheJobsTokenIsAskedFor(t *testing.T) {
 	_, err = host.Token(t.Context(), "x")
 	require.Error(t, err)
 
-	_, _, host = (&run{env: map[string]string{}}).adapter().Read()
+	values, facts, host := (&run{env: map[string]string{"INPUT_IMAGES": "r.example/a", "INPUT_AZURE-CLIENT-ID": "c", "INPUT_AZURE-TENANT-ID": "t"}}).adapter().Read()
 	require.Nil(t, host.Token)
+	_, err = plugin.Prepare(values, facts, host)
+	require.ErrorContains(t, err, "input azure-client-secret: it is missing: Azure wants a secret, a certificate or an OIDC token; the job gets a token with permissions: id-token: write")
 }

@@ -62,16 +62,20 @@ func (c *checker) together(s Settings) {
 	need(s.AWSSecretAccessKey == "" || s.AWSAccessKeyID != "", "aws-access-key-id", "it is missing, and there is a secret key")
 	need(s.AWSSessionToken == "" || s.AWSAccessKeyID != "", "aws-access-key-id", "it is missing, and there is a session token")
 	need(s.AWSExternalID == "" || s.AWSRole != "", "aws-role", "it is missing, and there is an external id")
+	how := ""
+	if c.host.NoToken != "" {
+		how = "; " + c.host.NoToken
+	}
 	federated := s.GoogleProjectNumber != "" || s.GooglePool != "" || s.GoogleProvider != "" || s.GoogleAccount != ""
 	if federated && s.GoogleKey == "" && s.GoogleAccessToken == "" {
 		for _, f := range []struct{ setting, value string }{{"google-project-number", s.GoogleProjectNumber}, {"google-pool-id", s.GooglePool}, {"google-provider-id", s.GoogleProvider}, {"oidc-token", s.OIDCToken}} {
-			need(f.value != "" || f.setting == "oidc-token" && c.host.Token != nil, f.setting, "it is missing: workload identity federation needs project number, pool, provider and OIDC token")
+			need(f.value != "" || f.setting == "oidc-token" && c.host.Token != nil, f.setting, "it is missing: workload identity federation needs project number, pool, provider and OIDC token"+how)
 		}
 	}
 	if azure := s.AzureClientID + s.AzureTenant + s.AzureClientSecret + s.AzureClientCertificate; azure != "" {
 		need(s.AzureClientID != "", "azure-client-id", "it is missing, and other settings for Azure are there")
 		need(s.AzureTenant != "", "azure-tenant-id", "it is missing, and other settings for Azure are there")
-		need(s.AzureClientSecret+s.AzureClientCertificate+s.OIDCToken != "" || c.host.Token != nil, "azure-client-secret", "it is missing: Azure wants a secret, a certificate or an OIDC token")
+		need(s.AzureClientSecret+s.AzureClientCertificate+s.OIDCToken != "" || c.host.Token != nil, "azure-client-secret", "it is missing: Azure wants a secret, a certificate or an OIDC token"+how)
 	}
 	need(s.OIDCToken == "" || s.AWSRole != "" || federated || s.AzureClientID != "", "oidc-token",
 		"it is of no use alone: a role of AWS, a pool of Google or a client of Azure is needed")

@@ -178,4 +178,6 @@ type Host struct {
 	// Token asks the host for a token that says which job this is, made out for an
 	// audience (OpenID Connect); nil where this job can have none.
 	Token func(ctx context.Context, audience string) (string, error)
+	// NoToken says what gives this job one, where Token is nil; may be empty.
+	NoToken string
 }
