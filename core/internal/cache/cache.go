@@ -258,6 +258,11 @@ func (c *Cache) Lookup(ctx context.Context, v *graph.Vertex, inputs []solve.Clai
 	return []solve.Result{result}
 }
 
+// Decided implements solve.Cache.
+func (c *Cache) Decided(v *graph.Vertex) bool {
+	return !c.cacheable(v) || !singleOutput(v) || !c.worthAsking(v)
+}
+
 // worthAsking says whether there can be a record under the content key though
 // there is none under the definition's: files of another stage are read, or the
 // tree itself was found in the cache.

@@ -211,6 +211,9 @@ type flatClaim struct {
 func (c *flatClaim) State() State { return c.state }
 func (c *flatClaim) Release()     { c.released.Do(func() { c.state.claims.set(c.number, gone) }) }
 
+// Prepare implements Claim.
+func (c *flatClaim) Prepare(ctx context.Context) { _, _ = c.state.materialise(ctx) }
+
 func (c *flatClaim) View(ctx context.Context) (View, error) {
 	c.viewed.Store(true)
 	c.state.claims.set(c.number, viewing)

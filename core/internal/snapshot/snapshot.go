@@ -73,6 +73,9 @@ type Use struct {
 // Claim is one consumer's hold on a state.
 type Claim interface {
 	State() State
+	// Prepare materialises the tree ahead of a View or Mutate that is sure to
+	// come, and out of which comes what goes wrong. Not after Release.
+	Prepare(ctx context.Context)
 	// View materialises the tree and keeps it unchanged until View.Close or
 	// Release. The tree must not be written to.
 	View(ctx context.Context) (View, error)

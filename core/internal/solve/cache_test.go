@@ -45,6 +45,8 @@ func (c *toyCache) Lookup(_ context.Context, v *graph.Vertex, inputs []solve.Cla
 	return nil
 }
 
+func (c *toyCache) Decided(v *graph.Vertex) bool { return !slices.Contains(c.late, v.Name) }
+
 func (c *toyCache) Save(ctx context.Context, v *graph.Vertex, _ []solve.Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

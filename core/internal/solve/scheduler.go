@@ -235,6 +235,7 @@ func (s *run) announce() {
 // node waits for the inputs of a vertex, runs it, and hands out its results.
 func (s *run) node(ctx context.Context, n *node) {
 	defer close(n.done)
+	defer s.prepareBase(ctx, n)()
 	for _, in := range n.inputs {
 		select {
 		case <-s.nodes[in.Vertex].done:
@@ -274,6 +275,34 @@ func (s *run) node(ctx context.Context, n *node) {
 		return
 	}
 	n.ok = true
+}
+
+// prepareBase has the tree that a vertex continues from made ready while its other
+// inputs are in the making, unless the cache may still spare it. wait returns when
+// nobody is at it any more.
+func (s *run) prepareBase(ctx context.Context, n *node) (wait func()) {
+	base, ok := graph.Base(n.v)
+	if !ok || len(n.inputs) < 2 || !slices.Contains(n.inputs, base) {
+		return func() {}
+	}
+	from := s.nodes[base.Vertex]
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-from.done:
+		case <-ctx.Done():
+			return
+		}
+		if !from.ok || ctx.Err() != nil || !s.opts.Cache.Decided(n.v) {
+			return
+		}
+		if c, ok := from.look(base.Output, n.v.Index).(Preparer); ok {
+			// The step has not begun: it is the build's work.
+			defer progress.Timed(s.opts.Progress, progress.Step{}, "prepare tree ahead")()
+			c.Prepare(ctx)
+		}
+	})
+	return wg.Wait
 }
 
 // result is what the cache knows of a vertex, or what it yields when it runs.
@@ -354,6 +383,18 @@ func (n *node) take(output, owner int) Claim {
 		}
 	}
 	panic(fmt.Sprintf("solve: %s: no claim of output %d for %d", n.v.Name, output, owner))
+}
+
+// look shows the claim that an owner will take, nil if it has.
+func (n *node) look(output, owner int) Claim {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, o := range n.claims[output] {
+		if o.owner == owner {
+			return o.claim
+		}
+	}
+	return nil
 }
 
 // releaseRest gives back what nobody will take any more.

@@ -35,6 +35,15 @@ type Owner struct {
 // when its consumer has ended, or will never run.
 type Claim interface{ Release() }
 
+// Preparer is a Claim on something that may take its time to be made ready: it is,
+// while the consumer still waits for its other inputs.
+type Preparer interface {
+	Claim
+	// Prepare makes it ready, before the consumer runs. What goes wrong is the
+	// consumer's to find again.
+	Prepare(ctx context.Context)
+}
+
 // Op carries out one vertex.
 type Op interface {
 	// Run gets a claim for each of the vertex's inputs, in order, and
@@ -59,6 +68,9 @@ type Cache interface {
 	// Lookup is asked for a vertex that Known did not know, when its inputs
 	// are there. The claims are for looking only. nil is a miss.
 	Lookup(ctx context.Context, v *graph.Vertex, inputs []Claim) []Result
+	// Decided says that Lookup will not know the vertex either. It is asked when
+	// the vertex that this one continues from (graph.Base) has ended.
+	Decided(v *graph.Vertex) bool
 	// Save is told what a vertex that ran has yielded, before any consumer
 	// is. It must not block: the work goes on in the background, also when
 	// the solve fails, until ctx ends.
@@ -70,4 +82,5 @@ type noCache struct{}
 
 func (noCache) Known(context.Context, []*graph.Vertex) map[*graph.Vertex][]Result { return nil }
 func (noCache) Lookup(context.Context, *graph.Vertex, []Claim) []Result           { return nil }
+func (noCache) Decided(*graph.Vertex) bool                                        { return true }
 func (noCache) Save(context.Context, *graph.Vertex, []Result)                     {}
