@@ -33,6 +33,9 @@ type Op struct {
 	Action *pb.FileAction
 	// Source is the tree that a copy reads from.
 	Source string
+	// Taken says that the source is the caller's alone, and that nobody looks at it
+	// again: what is copied may be moved, which leaves less of the source.
+	Taken bool
 	// Names gives the tree whose /etc/passwd and /etc/group an owner's name
 	// is looked up in, by the index of a vertex input (pb.NamedUserOpt);
 	// "" for scratch.
@@ -101,6 +104,8 @@ func (c *cleaned) Unwrap() error { return c.err }
 type tracker struct {
 	root  string
 	paths map[string]bool
+	// last is the absolute path of the file that was copied last.
+	last string
 }
 
 // add takes an absolute path below the root.
@@ -304,7 +309,8 @@ func copyOp(ctx context.Context, op Op, a *pb.FileActionCopy, t *tracker) error 
 		ci.CopyDirContents, ci.FollowLinks = a.DirCopyContents, a.FollowSymlink
 		ci.AlwaysReplaceExistingDestPaths = a.AlwaysReplaceExistingDestPaths
 		ci.ChangeFunc = func(_ fsutil.ChangeKind, p string, _ os.FileInfo, err error) error {
-			t.add(filepath.Join(op.Root, p))
+			t.last = filepath.Join(op.Root, p)
+			t.add(t.last)
 			return err
 		}
 		// As BuildKit: an attribute that the target cannot hold is left out.
@@ -320,7 +326,9 @@ func copyOp(ctx context.Context, op Op, a *pb.FileActionCopy, t *tracker) error 
 				continue
 			}
 		}
-		if err := copyOne(ctx, op, s, to, a, info, t); err != nil {
+		one := op
+		one.Taken = op.Taken && len(sources) == 1 // two of them may be one by a link
+		if err := copyOne(ctx, one, s, to, a, info, owner, t); err != nil {
 			return err
 		}
 	}
@@ -329,7 +337,7 @@ func copyOp(ctx context.Context, op Op, a *pb.FileActionCopy, t *tracker) error 
 
 // copyOne copies one source and tracks, beside the files that are reported,
 // the directories that were made.
-func copyOne(ctx context.Context, op Op, from, to string, a *pb.FileActionCopy, info copy.Opt, t *tracker) error {
+func copyOne(ctx context.Context, op Op, from, to string, a *pb.FileActionCopy, info copy.Opt, owner copy.Chowner, t *tracker) error {
 	if _, err := sourceStat(op.Source, from, a.FollowSymlink); err != nil {
 		return notFound(from, err)
 	}
@@ -337,12 +345,21 @@ func copyOne(ctx context.Context, op Op, from, to string, a *pb.FileActionCopy, 
 	if err != nil {
 		return err
 	}
-	err = copy.Copy(ctx, op.Source, from, op.Root, to, info)
+	into := target
+	if _, err := os.Stat(target); err == nil && !a.DirCopyContents {
+		into = filepath.Join(target, filepath.Base(from)) // the directory itself goes there
+	}
+	rest := func() error { return copy.Copy(ctx, op.Source, from, op.Root, to, info) }
+	if op.Taken {
+		err = move(op, from, to, a, owner, rest, t)
+	} else {
+		err = rest()
+	}
 	if err != nil {
 		return err
 	}
 	t.add(target)
-	return t.directories(op, from, target, a.FollowSymlink)
+	return t.directories(op, from, into, a.FollowSymlink)
 }
 
 // directories tracks the directories of a copied tree: fsutil reports files.
@@ -354,22 +371,16 @@ func (t *tracker) directories(op Op, from, target string, follow bool) error {
 	if fi, err := os.Lstat(src); err != nil || !fi.IsDir() {
 		return nil
 	}
-	for _, base := range []string{target, filepath.Join(target, filepath.Base(from))} {
-		err := filepath.WalkDir(src, func(p string, e fs.DirEntry, err error) error {
-			if err != nil || !e.IsDir() {
-				return err
-			}
-			at := filepath.Join(base, strings.TrimPrefix(p, src))
-			if fi, err := os.Lstat(at); err == nil && fi.IsDir() {
-				t.add(at)
-			}
-			return nil
-		})
-		if err != nil {
+	return filepath.WalkDir(src, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
 			return err
 		}
-	}
-	return nil
+		at := filepath.Join(target, strings.TrimPrefix(p, src))
+		if fi, err := os.Lstat(at); err == nil && fi.IsDir() {
+			t.add(at)
+		}
+		return nil
+	})
 }
 
 func sourcePath(root, p string, follow bool) (string, error) {

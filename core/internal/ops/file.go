@@ -43,21 +43,26 @@ func newFileOp(e *Env, v *graph.Vertex, op *pb.FileOp) (solve.Op, error) {
 // nameless is the name of an owner that cannot be looked up, because the tree
 // with /etc/passwd and /etc/group is an empty one.
 func nameless(a *pb.FileAction) (string, bool) {
-	var o *pb.ChownOpt
-	switch x := a.Action.(type) {
-	case *pb.FileAction_Copy:
-		o = x.Copy.Owner
-	case *pb.FileAction_Mkdir:
-		o = x.Mkdir.Owner
-	case *pb.FileAction_Mkfile:
-		o = x.Mkfile.Owner
-	}
+	o := ownerOf(a)
 	for _, u := range []*pb.UserOpt{o.GetUser(), o.GetGroup()} {
 		if n := u.GetByName(); n != nil && n.Input < 0 {
 			return n.Name, true
 		}
 	}
 	return "", false
+}
+
+// ownerOf is the owner that an action gives to files, nil if it does not say.
+func ownerOf(a *pb.FileAction) *pb.ChownOpt {
+	switch x := a.Action.(type) {
+	case *pb.FileAction_Copy:
+		return x.Copy.Owner
+	case *pb.FileAction_Mkdir:
+		return x.Mkdir.Owner
+	case *pb.FileAction_Mkfile:
+		return x.Mkfile.Owner
+	}
+	return nil
 }
 
 // work is a tree that actions change, with what they have changed.
@@ -125,9 +130,12 @@ func (o *fileOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 }
 
 func (r *fileRun) action(ctx context.Context, i int64, a *pb.FileAction) (*work, error) {
-	source := ""
+	source, taken := "", false
 	if _, ok := a.Action.(*pb.FileAction_Copy); ok {
 		var err error
+		if taken, err = r.take(ctx, i); err != nil {
+			return nil, err
+		}
 		if source, err = r.read(ctx, a.SecondaryInput); err != nil {
 			return nil, err
 		}
@@ -141,7 +149,7 @@ func (r *fileRun) action(ctx context.Context, i int64, a *pb.FileAction) (*work,
 	}
 	r.works[int64(len(r.in))+i] = w
 	end := r.env.timed(ctx, "copy files")
-	changed, err := fileop.Run(ctx, fileop.Op{Root: w.Dir(), Action: a, Source: source,
+	changed, err := fileop.Run(ctx, fileop.Op{Root: w.Dir(), Action: a, Source: source, Taken: taken,
 		Names: func(input int64) (string, error) { return r.read(ctx, input) }})
 	end()
 	if err != nil {
@@ -174,6 +182,51 @@ func (r *fileRun) keepShared(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// take says whether what action i copies may be moved instead: its source is an input
+// that no later action looks at, nor anybody else.
+func (r *fileRun) take(ctx context.Context, i int64) (bool, error) {
+	input := r.actions[i].SecondaryInput
+	if input < 0 || input >= int64(len(r.in)) {
+		return false, nil
+	}
+	for _, a := range r.actions {
+		if a.Input == input {
+			return false, nil
+		}
+	}
+	for _, a := range r.actions[i:] {
+		if namesFrom(a, input) {
+			return false, nil
+		}
+	}
+	for _, a := range r.actions[i+1:] {
+		if a.SecondaryInput == input {
+			return false, nil
+		}
+	}
+	before, looked := r.views[input]
+	v, ok, err := claimOf(r.in[input]).Take(ctx)
+	if !ok || err != nil {
+		return false, err
+	}
+	r.views[input] = v
+	if looked {
+		err = before.Close()
+	}
+	return true, err
+}
+
+// namesFrom says whether an action looks up a user or group in an input.
+func namesFrom(a *pb.FileAction, input int64) bool {
+	o := ownerOf(a)
+	for _, u := range []*pb.UserOpt{o.GetUser(), o.GetGroup()} {
+		if n := u.GetByName(); n != nil && n.Input == input {
+			return true
+		}
+	}
+	return false
 }
 
 // read gives the directory of a tree that is only looked at.

@@ -103,6 +103,14 @@ func (c *claims) acquire(ctx context.Context, i int, keep bool) (inPlace bool, e
 	}
 }
 
+// only says that there is no claim but i any more, and so never will be.
+func (c *claims) only(i int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	left, _, _ := c.others(i)
+	return left == 0
+}
+
 // others says how many other claims there are; whether one of them is not to be
 // waited for; and whether one of a lower index asks as well, and comes first.
 func (c *claims) others(i int) (left int, early, lower bool) {

@@ -106,7 +106,7 @@ func (c *copier) dir(old, node *dirNode, rel string) error {
 		if err := unix.Lstat(from, &st); err != nil {
 			return err
 		}
-		return cloneAttributes(from, to, &st)
+		return filecopy.Attributes(from, to, &st)
 	}
 	if len(files) < 8 || !c.group.TryGo(finish) {
 		return finish()
@@ -180,61 +180,5 @@ func (c *copier) one(rel, to string, st *unix.Stat_t) error {
 			return fmt.Errorf("mknod %s: %w", rel, err)
 		}
 	}
-	return cloneAttributes(from, to, st)
-}
-
-// cloneAttributes gives to the owner, mode, attributes and time of from.
-func cloneAttributes(from, to string, st *unix.Stat_t) error {
-	if err := os.Lchown(to, int(st.Uid), int(st.Gid)); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
-			return &os.PathError{Op: "chmod", Path: to, Err: err}
-		}
-	}
-	if err := cloneXattrs(from, to); err != nil {
-		return err
-	}
-	ts := []unix.Timespec{st.Mtim, st.Mtim}
-	return unix.UtimesNanoAt(unix.AT_FDCWD, to, ts, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-func cloneXattrs(from, to string) error {
-	n, err := unix.Llistxattr(from, nil)
-	if err != nil || n == 0 {
-		return nil // none, or the file system has no such thing
-	}
-	list := make([]byte, n+256)
-	if n, err = unix.Llistxattr(from, list); err != nil {
-		return nil
-	}
-	for _, name := range splitNul(list[:n]) {
-		size, err := unix.Lgetxattr(from, name, nil)
-		if err != nil {
-			continue
-		}
-		value := make([]byte, size)
-		if size, err = unix.Lgetxattr(from, name, value); err != nil {
-			continue
-		}
-		if err := unix.Lsetxattr(to, name, value[:size], 0); err != nil && name == "security.capability" {
-			return fmt.Errorf("set attribute %s of %s: %w", name, to, err)
-		}
-	}
-	return nil
-}
-
-func splitNul(b []byte) []string {
-	var out []string
-	start := 0
-	for i, c := range b {
-		if c == 0 {
-			if i > start {
-				out = append(out, string(b[start:i]))
-			}
-			start = i + 1
-		}
-	}
-	return out
+	return filecopy.Attributes(from, to, st)
 }

@@ -224,6 +224,36 @@ func (c *flatClaim) View(ctx context.Context) (View, error) {
 	return dirView(t.dir), nil
 }
 
+// Take implements Claim.
+func (c *flatClaim) Take(ctx context.Context) (View, bool, error) {
+	s := c.state
+	if !s.claims.only(c.number) {
+		return nil, false, nil
+	}
+	t, err := s.materialise(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	s.mu.Lock()
+	s.tree = nil
+	s.mu.Unlock()
+	return &takenView{store: s.store, tree: t}, true, nil
+}
+
+// takenView is a tree that goes with the view.
+type takenView struct {
+	store *flat
+	tree  *tree
+	once  sync.Once
+}
+
+func (v *takenView) Dir() string { return v.tree.dir }
+
+func (v *takenView) Close() error {
+	v.once.Do(func() { v.store.remove(v.tree) })
+	return nil
+}
+
 // dirView is a tree that needs nothing done at the end.
 type dirView string
 

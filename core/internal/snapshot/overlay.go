@@ -351,6 +351,10 @@ func (c *overlayClaim) View(ctx context.Context) (View, error) {
 	return c.state.store.view(lower)
 }
 
+// Take implements Claim: a view is a mount of its own, out of which nothing can be
+// moved.
+func (c *overlayClaim) Take(context.Context) (View, bool, error) { return nil, false, nil }
+
 // view mounts lower read-only; nothing need be mounted for fewer than two.
 func (o *overlay) view(lower []string) (View, error) {
 	switch len(lower) {

@@ -85,6 +85,11 @@ type Claim interface {
 	// for, and the view stays what it was until Release: an operation that
 	// reads its own base looks first and changes then.
 	Mutate(ctx context.Context) (Mutable, error)
+	// Take is View of a tree that the caller may take files out of: it ends with
+	// View.Close. ok says whether it is given: nobody else may have a claim, and
+	// the tree has to be a directory of the caller's kind (driver flat). Layers
+	// stay what they are.
+	Take(ctx context.Context) (v View, ok bool, err error)
 	// Release gives the claim back. Idempotent; safe after View and Mutate.
 	Release()
 }

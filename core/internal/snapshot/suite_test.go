@@ -451,6 +451,31 @@ func TestTheOneWhoUsesAStateTwiceGetsABranch(t *testing.T) {
 	})
 }
 
+func TestOnlyTheLastOneMayTakeTheTree(t *testing.T) {
+	drivers(t, func(t *testing.T, s Store) {
+		claims := base(t, s).Claims([]int{1, 2})
+		_, ok, err := claims[0].Take(t.Context())
+		require.NoError(t, err)
+		require.False(t, ok, "another one may still ask")
+		claims[1].Release()
+		v, ok, err := claims[0].Take(t.Context())
+		require.NoError(t, err)
+		if _, flat := s.(*flat); !flat {
+			require.False(t, ok)
+			claims[0].Release()
+			return
+		}
+		require.True(t, ok)
+		require.NoError(t, os.Rename(v.Dir()+"/d/a", filepath.Join(t.TempDir(), "a")))
+		require.Len(t, claims[0].State().Layers(), 1)
+		claims[0].Release()
+		require.DirExists(t, v.Dir(), "it is the taker's")
+		require.NoError(t, v.Close())
+		require.NoError(t, s.Close())
+		require.NoDirExists(t, v.Dir())
+	})
+}
+
 func TestExtendPutsLayersOnTop(t *testing.T) {
 	drivers(t, func(t *testing.T, s Store) {
 		got := view(t, s.Extend(base(t, s), []v1.Layer{tarLayer(t, "d/", "d/a=new")}))
