@@ -359,7 +359,8 @@ func (b *build) environment(res *frontend.Result) (*ops.Env, error) {
 		Images: b.layersOf, Layouts: b.layoutLayers, Web: b.remote.web, Git: repositories, Locals: b.locals, Outside: b.machine.outside, Secrets: b.secrets, SSH: b.agents,
 		Caches: filepath.Join(b.machine.store, "caches"), CacheMounts: mounts, Scratch: dirs["steps"],
 		NetworkNone: sync.OnceValue(sandbox.TryNetworkNone), Seen: b.exposed(), Progress: b.sink, Wanted: wanted, Saved: b.cache != nil, Ignore: b.req.IgnorePaths,
-		Made: func(v *graph.Vertex, l v1.Layer, created time.Time) { b.layerMade(v, l, created, final[v]) },
+		Made:    func(v *graph.Vertex, l v1.Layer, created time.Time) { b.layerMade(v, l, created, final[v]) },
+		Growing: func(ctx context.Context, v *graph.Vertex, g *commit.Growing) { b.layerGrowing(ctx, v, g, final[v]) },
 	}, nil
 }
 
@@ -377,6 +378,31 @@ func (b *build) layerMade(v *graph.Vertex, l v1.Layer, created time.Time, final 
 		b.push.Offer(l)
 	}
 }
+
+// layerGrowing begins to send a large layer that is still being compressed, to where
+// layerMade has it sent: to the cache, or to the destinations.
+func (b *build) layerGrowing(ctx context.Context, v *graph.Vertex, g *commit.Growing, final bool) {
+	if b.cache != nil && b.cache.Saves(v) && !b.repeats() {
+		b.cache.Ahead(ctx, v, g)
+		if b.besideCache() {
+			return
+		}
+	}
+	if final && !b.req.Outputs.SingleSnapshot {
+		b.sendAhead(ctx, g)
+	}
+}
+
+// sendAhead begins to send the destinations a layer that is still being compressed.
+func (b *build) sendAhead(_ context.Context, g *commit.Growing) {
+	if b.push != nil && !b.repeats() {
+		b.push.Ahead(g)
+	}
+}
+
+// repeats says that layers come out the same in every build (SOURCE_DATE_EPOCH): then a
+// registry may well have them, which only the digest of the whole tells.
+func (b *build) repeats() bool { return b.epoch != 0 || b.req.Outputs.RewriteTimestamp }
 
 // readSecrets reads every secret once, at the start.
 func readSecrets(list []Secret) (map[string][]byte, error) {

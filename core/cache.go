@@ -409,7 +409,7 @@ func (b *build) cacheMounts(blobs string) ops.CacheMounts {
 	if b.kept == nil {
 		w := commit.New(blobs, commit.Options{Compression: commit.Zstd})
 		b.mounts.Blob = func(ctx context.Context, write func(context.Context, io.Writer) error) (v1.Layer, error) {
-			return w.Layer(ctx, write)
+			return w.Layer(ctx, write, nil)
 		}
 		b.kept = cache.NewMounts(*b.mounts)
 	}

@@ -38,7 +38,7 @@ func (b *build) squash(ctx context.Context, env *ops.Env, layers []v1.Layer) (_ 
 			return nil, err
 		}
 	}
-	state, err := tree.Commit(ctx, snapshot.Changes{Ignore: b.req.IgnorePaths}, env.Capture(progress.Step{Name: "single snapshot"}))
+	state, err := tree.Commit(ctx, snapshot.Changes{Ignore: b.req.IgnorePaths}, env.Capture(progress.Step{Name: "single snapshot"}, b.sendAhead))
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -572,4 +574,35 @@ func newProxy(t *testing.T, fault func(http.ResponseWriter, *http.Request) bool)
 	t.Cleanup(server.Close)
 	p.addr = strings.TrimPrefix(server.URL, "http://")
 	return p
+}
+
+// TestALargeLayerIsSentWhileItIsMade: with a cache and without, once, and the image is
+// that of a build that sends it afterwards.
+func TestALargeLayerIsSentWhileItIsMade(t *testing.T) {
+	data := make([]byte, 12<<20)
+	rand.New(rand.NewSource(7)).Read(data) //nolint:gosec // nothing that gzip makes small
+	dir, proxy := buildContext(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY f /f\n", "f": string(data)}), newProxy(t, nil)
+	var ahead, whole atomic.Int32
+	proxy.set(func(_ http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.Method == http.MethodPatch:
+			ahead.Add(1)
+		case r.Method == http.MethodPut && r.ContentLength > 1<<20:
+			whole.Add(1)
+		}
+		return false
+	})
+	destination := proxy.addr + "/ahead/app:"
+	for i, flags := range [][]string{{}, {"--cache-repo", proxy.addr + "/ahead/cache"}} {
+		got := onHost(t, append([]string{"build", "--context", dir, "--destination", destination + strconv.Itoa(i)}, flags...)...)
+		require.Equal(t, 0, got.code, got.output)
+		require.Equal(t, int32(i+1), ahead.Load(), got.output)
+	}
+	require.Zero(t, whole.Load(), "nothing is sent a second time")
+	// Where the digest may be known to the registry, it is asked for that first.
+	got := onHost(t, "build", "--context", dir, "--destination", destination+"2", "--reproducible", "--build-arg", "SOURCE_DATE_EPOCH=1")
+	require.Equal(t, 0, got.code, got.output)
+	require.Equal(t, int32(2), ahead.Load())
+	require.Equal(t, int32(1), whole.Load())
+	compareContent(t, destination+"0", destination+"2")
 }

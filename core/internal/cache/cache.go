@@ -19,6 +19,7 @@ import (
 
 	"github.com/layerwright/layerwright/core/internal/content"
 	"github.com/layerwright/layerwright/core/internal/graph"
+	"github.com/layerwright/layerwright/core/internal/registry"
 	"github.com/layerwright/layerwright/core/internal/snapshot"
 	"github.com/layerwright/layerwright/core/internal/solve"
 )
@@ -104,6 +105,8 @@ type Cache struct {
 	saving map[v1.Layer]chan struct{}
 
 	saves *errgroup.Group
+	// aheads are layers that are sent while they are being made.
+	aheads sync.WaitGroup
 }
 
 // New makes a Cache.
@@ -438,6 +441,19 @@ func (c *Cache) Save(ctx context.Context, v *graph.Vertex, results []solve.Resul
 	})
 }
 
+// Ahead begins to send the layer that Save will be told of while it is still being
+// made, where the repository is one of a registry. It returns at once.
+func (c *Cache) Ahead(ctx context.Context, v *graph.Vertex, g registry.Growing) {
+	w, ok := c.opts.Write.(interface {
+		Ahead(g registry.Growing) (send func(ctx context.Context))
+	})
+	if !ok || !c.Saves(v) || c.isDown(c.opts.Write) {
+		return
+	}
+	send := w.Ahead(g)
+	c.aheads.Go(func() { send(ctx) })
+}
+
 // Await returns when a layer is saved, or could not be, or nobody saves it.
 func (c *Cache) Await(ctx context.Context, l v1.Layer) {
 	c.mu.Lock()
@@ -500,7 +516,10 @@ func (c *Cache) notice(text string) {
 }
 
 // Wait returns when everything that was to be saved has been, or cannot be.
-func (c *Cache) Wait() { _ = c.saves.Wait() }
+func (c *Cache) Wait() {
+	_ = c.saves.Wait()
+	c.aheads.Wait()
+}
 
 // BrokenError says that a layer of a record is missing or not what was
 // promised. The build solves again without it.

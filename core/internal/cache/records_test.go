@@ -202,7 +202,7 @@ func mounts(t *testing.T, repo Repository, scope string, notices *[]string) *Mou
 	return NewMounts(MountOptions{Read: []Repository{repo}, Write: repo, Scope: scope, MaxSize: 1 << 20, Layers: source.Layers, Now: time.Now,
 		Notice: func(s string) { *notices = append(*notices, s) },
 		Blob: func(ctx context.Context, write func(context.Context, io.Writer) error) (v1.Layer, error) {
-			return w.Layer(ctx, write)
+			return w.Layer(ctx, write, nil)
 		}})
 }
 

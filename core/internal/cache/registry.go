@@ -56,6 +56,9 @@ func (r *remote) Get(ctx context.Context, tag string) (*Record, error) {
 
 func (r *remote) Upload(ctx context.Context, l v1.Layer) error { return r.pusher.Upload(ctx, l) }
 
+// Ahead sends a blob while it is being made; see registry.Pusher.
+func (r *remote) Ahead(g registry.Growing) (send func(ctx context.Context)) { return r.pusher.Ahead(g) }
+
 func (r *remote) Put(ctx context.Context, img v1.Image, tags []string) error {
 	if err := r.pusher.PutBlobs(ctx, img); err != nil {
 		return err

@@ -96,20 +96,29 @@ type Writer struct {
 func New(dir string, opts Options) *Writer { return &Writer{dir: dir, opts: opts} }
 
 // Layer stores what write writes. A disk that is full is a fault of the
-// environment.
-func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io.Writer) error) (_ v1.Layer, err error) {
+// environment. growing, if not nil, is told of a blob that is worth sending before
+// it is complete, once; it must return at once.
+func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io.Writer) error, growing func(context.Context, *Growing)) (_ v1.Layer, err error) {
 	f, err := os.CreateTemp(w.dir, ".tmp-")
 	if err != nil {
 		return nil, space(w.dir, err)
 	}
+	g := &Growing{path: f.Name(), more: make(chan struct{})}
 	defer func() {
 		if err != nil {
+			g.end(v1.Hash{}, err)
 			_ = f.Close()
 			_ = os.Remove(f.Name())
 		}
 	}()
 	digest, diffID := sha256.New(), sha256.New()
-	out := &counter{w: io.MultiWriter(f, digest)}
+	out := &counter{w: io.MultiWriter(f, digest), wrote: func(before, now int64) {
+		g.wrote(now)
+		if growing != nil && before < grownEnough && now >= grownEnough {
+			g.head = fmt.Sprintf("%d %x", now, digest.Sum(nil))
+			growing(ctx, g)
+		}
+	}}
 	z, err := w.compressor(out)
 	if err != nil {
 		return nil, err
@@ -131,6 +140,7 @@ func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io
 	if err := os.Rename(f.Name(), b.path); err != nil {
 		return nil, fmt.Errorf("store blob: %w", err)
 	}
+	g.end(b.digest, nil)
 	return b, nil
 }
 
@@ -159,11 +169,15 @@ func hashOf(h hash.Hash) v1.Hash {
 type counter struct {
 	w io.Writer
 	n int64
+	// wrote is told of the count before and after each write.
+	wrote func(before, now int64)
 }
 
 func (c *counter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
+	before := c.n
 	c.n += int64(n)
+	c.wrote(before, c.n)
 	return n, err
 }
 

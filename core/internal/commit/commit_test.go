@@ -46,7 +46,7 @@ func TestTheSameBytesEverywhere(t *testing.T) {
 	for c, want := range golden {
 		for _, procs := range []int{1, 4} {
 			before := runtime.GOMAXPROCS(procs)
-			l, err := commit.New(t.TempDir(), commit.Options{Compression: c}).Layer(t.Context(), sample)
+			l, err := commit.New(t.TempDir(), commit.Options{Compression: c}).Layer(t.Context(), sample, nil)
 			runtime.GOMAXPROCS(before)
 			require.NoError(t, err)
 			d, err := l.Digest()
@@ -58,7 +58,7 @@ func TestTheSameBytesEverywhere(t *testing.T) {
 
 func TestALayerIsWhatItSays(t *testing.T) {
 	for _, c := range []commit.Compression{commit.Gzip, commit.Zstd, commit.None} {
-		l, err := commit.New(t.TempDir(), commit.Options{Compression: c}).Layer(t.Context(), sample)
+		l, err := commit.New(t.TempDir(), commit.Options{Compression: c}).Layer(t.Context(), sample, nil)
 		require.NoError(t, err)
 		for _, x := range []struct {
 			open func() (io.ReadCloser, error)
@@ -89,7 +89,7 @@ func TestMediaTypes(t *testing.T) {
 		{commit.Options{Compression: commit.Zstd}, types.OCILayerZStd}, {commit.Options{Compression: commit.None}, types.OCIUncompressedLayer},
 		{commit.Options{Compression: commit.None, Docker: true}, types.DockerUncompressedLayer},
 	} {
-		l, err := commit.New(t.TempDir(), c.opts).Layer(t.Context(), sample)
+		l, err := commit.New(t.TempDir(), c.opts).Layer(t.Context(), sample, nil)
 		require.NoError(t, err)
 		got, err := l.MediaType()
 		require.NoError(t, err)
@@ -100,7 +100,7 @@ func TestMediaTypes(t *testing.T) {
 func TestAFailureLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	broken := errors.New("broken")
-	_, err := commit.New(dir, commit.Options{}).Layer(t.Context(), func(context.Context, io.Writer) error { return broken })
+	_, err := commit.New(dir, commit.Options{}).Layer(t.Context(), func(context.Context, io.Writer) error { return broken }, nil)
 	require.ErrorIs(t, err, broken)
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
@@ -108,7 +108,7 @@ func TestAFailureLeavesNothing(t *testing.T) {
 }
 
 func TestAFullDiskIsTheEnvironments(t *testing.T) {
-	_, err := commit.New(t.TempDir(), commit.Options{}).Layer(t.Context(), func(context.Context, io.Writer) error { return unix.ENOSPC })
+	_, err := commit.New(t.TempDir(), commit.Options{}).Layer(t.Context(), func(context.Context, io.Writer) error { return unix.ENOSPC }, nil)
 	e, ok := fault.As(err)
 	require.True(t, ok)
 	require.Equal(t, fault.Environment, e.Kind)

@@ -27,6 +27,8 @@ type Push struct {
 	targets []*target
 	// offer runs an upload in the background until stop.
 	offer func(*target, v1.Layer)
+	// ahead does the same with a blob that is still being made.
+	ahead func(*target, registry.Growing)
 	stop  func()
 }
 
@@ -75,6 +77,10 @@ func NewPush(ctx context.Context, client *registry.Client, destinations []string
 		// An error is not lost: Finish uploads again what is not there.
 		running.Go(func() { _ = t.pusher.Upload(ctx, l) })
 	}
+	p.ahead = func(t *target, g registry.Growing) {
+		send := t.pusher.Ahead(g)
+		running.Go(func() { send(ctx) })
+	}
 	p.stop = func() {
 		cancel(errors.New("push closed"))
 		running.Wait()
@@ -94,6 +100,14 @@ func (p *Push) Check(ctx context.Context) (allowed int, err error) {
 func (p *Push) Offer(layer v1.Layer) {
 	for _, t := range p.targets {
 		p.offer(t, layer)
+	}
+}
+
+// Ahead begins to send a blob to every destination while it is still being made, and
+// returns at once. It is not lost if that does not work.
+func (p *Push) Ahead(g registry.Growing) {
+	for _, t := range p.targets {
+		p.ahead(t, g)
 	}
 }
 

@@ -68,6 +68,9 @@ type Env struct {
 	// Saved says that layers are of use even if the build fails.
 	Saved bool
 	Made  func(v *graph.Vertex, l v1.Layer, created time.Time)
+	// Growing is told of the blob of such a layer that is large, while it is being
+	// written, as commit.Writer tells it.
+	Growing func(ctx context.Context, v *graph.Vertex, g *commit.Growing)
 
 	// CacheMounts keeps cache mounts between jobs; nil if nobody does.
 	CacheMounts CacheMounts
@@ -136,18 +139,18 @@ func (e *Env) capture(v *graph.Vertex) snapshot.Capture {
 	if !e.Wanted[v] {
 		return nil
 	}
-	return e.Capture(progress.Step{})
+	return e.Capture(progress.Step{}, func(ctx context.Context, g *commit.Growing) { e.Growing(ctx, v, g) })
 }
 
 // Capture is how a layer is stored; step is whose it is where the context does
-// not say.
-func (e *Env) Capture(step progress.Step) snapshot.Capture {
+// not say, growing as for commit.Writer.
+func (e *Env) Capture(step progress.Step, growing func(context.Context, *commit.Growing)) snapshot.Capture {
 	return func(ctx context.Context, write func(context.Context, io.Writer) error) (v1.Layer, error) {
 		if s := solve.StepOf(ctx); s.ID != "" {
 			step = s
 		}
 		defer progress.Timed(e.Progress, step, "compress layer")()
-		return e.Blobs.Layer(ctx, write)
+		return e.Blobs.Layer(ctx, write, growing)
 	}
 }
 

@@ -33,6 +33,8 @@ type Pusher struct {
 
 	mu   sync.Mutex
 	sent map[string]*slot[struct{}]
+	// ahead are the blobs that are sent while they are being made.
+	ahead []*ahead
 }
 
 // Destination splits a reference to push to: the repository that Pusher takes,
@@ -102,6 +104,9 @@ func (p *Pusher) Upload(ctx context.Context, layer v1.Layer) error {
 		return fmt.Errorf("digest layer: %w", err)
 	}
 	_, err = getSlot(&p.mu, p.sent, digest.String()).get(ctx, func() (struct{}, error) {
+		if p.awaitAhead(ctx, digest) {
+			return struct{}{}, nil
+		}
 		select {
 		case p.c.uploads <- struct{}{}:
 			defer func() { <-p.c.uploads }()
@@ -429,6 +434,7 @@ func (p *Pusher) putBlobs(ctx context.Context, blobs []v1.Layer) error {
 func (p *Pusher) forget(blobs []v1.Layer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.ahead = nil
 	for _, l := range blobs {
 		if digest, err := l.Digest(); err == nil {
 			delete(p.sent, digest.String())
