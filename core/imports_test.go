@@ -19,7 +19,7 @@ const module = "github.com/layerwright/layerwright/"
 // lower tier, so that data has one direction and each part can be tested
 // without what is above it (docs/architecture.md).
 var tiers = [][]string{
-	{"fault", "filecopy", "needs"},
+	{"fault", "filecopy", "follow", "needs"},
 	{"graph", "progress", "hostview", "room", "content", "credentials", "netrc", "emulation"},
 	{"layer", "registry"},
 	{"snapshot"},

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/follow"
 	"github.com/layerwright/layerwright/core/internal/layer"
 )
 
@@ -103,7 +104,7 @@ func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io
 	if err != nil {
 		return nil, space(w.dir, err)
 	}
-	g := &Growing{path: f.Name(), more: make(chan struct{})}
+	g := &Growing{path: f.Name(), file: follow.New()}
 	defer func() {
 		if err != nil {
 			g.end(v1.Hash{}, err)
@@ -113,7 +114,7 @@ func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io
 	}()
 	digest, diffID := sha256.New(), sha256.New()
 	out := &counter{w: io.MultiWriter(f, digest), wrote: func(before, now int64) {
-		g.wrote(now)
+		g.file.Grow(now)
 		if growing != nil && before < grownEnough && now >= grownEnough {
 			g.head = fmt.Sprintf("%d %x", now, digest.Sum(nil))
 			growing(ctx, g)

@@ -281,13 +281,13 @@ func (s *Source) fetch(ctx context.Context, d *download) (err error) {
 		return onDisk("remove partial blob", err) // of a build that was killed
 	}
 	if sound(d.path, digest, size) {
-		d.grow(size)
+		d.file.Grow(size)
 		return nil
 	}
 	for _, dir := range s.opts.Kept {
 		if at := filepath.Join(dir, "blobs", digest.Algorithm, digest.Hex); sound(at, digest, size) {
 			d.path = at // nobody opens it before this has ended
-			d.grow(size)
+			d.file.Grow(size)
 			return nil
 		}
 	}
@@ -369,7 +369,7 @@ type growing struct {
 func (w *growing) Write(p []byte) (int, error) {
 	n, err := w.f.Write(p)
 	w.n += int64(n)
-	w.d.grow(w.n)
+	w.d.file.Grow(w.n)
 	if time.Since(w.last) >= 100*time.Millisecond {
 		w.emit(false)
 	}
