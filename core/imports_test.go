@@ -152,7 +152,7 @@ var adapters = map[string][]string{
 	"plugin/syntax":  {"core"},
 	"plugin":         {"core", "plugin/display", "plugin/syntax", "plugin/tags"},
 	"github":         {"core", "plugin", "plugin/tags"},
-	"drone":          {"core", "plugin", "plugin/tags"},
+	"drone":          {"core", "plugin", "plugin/syntax", "plugin/tags"},
 	"gitlab":         {"core", "plugin", "plugin/tags"},
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/joho/godotenv"
 
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/syntax"
 	"github.com/layerwright/layerwright/plugin/tags"
 )
 
@@ -181,11 +182,17 @@ func (a *adapter) arguments(r *reading) {
 	if link := a.own.RepoLink; link != "" {
 		r.facts.Project.URL = link
 	}
-	switch s := a.own.Secret; {
-	case s.variable != "":
-		r.set("secret-envs", "SECRET", append(slices.Clone(r.values["secret-envs"].Values), s.id+"="+s.variable)...)
-	case s.file != "":
-		r.set("secret-files", "SECRET", append(slices.Clone(r.values["secret-files"].Values), s.id+"="+s.file)...)
+	if a.own.Secret == "" {
+		return
+	}
+	s, err := syntax.DockerSecret(a.own.Secret, a.env)
+	switch {
+	case err != nil:
+		r.facts.Problems["secret"] = err
+	case s.Variable != "":
+		r.set("secret-envs", "SECRET", append(slices.Clone(r.values["secret-envs"].Values), s.ID+"="+s.Variable)...)
+	default:
+		r.set("secret-files", "SECRET", append(slices.Clone(r.values["secret-files"].Values), s.ID+"="+s.File)...)
 	}
 }
 

@@ -209,3 +209,20 @@ func TestEverySettingOfDronesPluginsIsKnown(t *testing.T) {
 		}
 	}
 }
+
+// TestASecretInDockersForm is drone-docker's setting of one secret.
+func TestASecretInDockersForm(t *testing.T) {
+	of := func(text string) plugin.Values {
+		a, _ := job(step("SECRET", text, "NPM", "x"), map[string]string{})
+		values, _, _ := a.Read()
+		return values
+	}
+	require.Equal(t, []string{"id=NPM"}, of("type=env,id=id,src=NPM")["secret-envs"].Values)
+	require.Equal(t, []string{"a=file"}, of("type=file,id=a,source=file")["secret-files"].Values)
+	for _, text := range []string{"TOKEN=geheim", "id=a,geheim", "src=geheim", "id=a,src=x,env=y"} {
+		a, _ := job(step("SECRET", text), map[string]string{})
+		_, err := plugin.Prepare(a.Read())
+		require.ErrorContains(t, err, "setting secret: ")
+		require.NotContains(t, err.Error(), "geheim")
+	}
+}

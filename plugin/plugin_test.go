@@ -117,7 +117,7 @@ func TestEverythingThatIsWrongIsSaidAtOnce(t *testing.T) {
 	_, err := Prepare(of(
 		"context", "-", "build-args", "A=secret-value\n=secret-value", "platforms", "what/is/this/thing", "images", "Org/App:1", "tags", "type=nothing\nok",
 		"load", "true", "provenance", "mode=max", "secrets", "no-value", "secret-envs", "a=NOT_SET", "secret-files", "b=missing", "ssh", "default",
-		"add-hosts", "x", "ulimit", "x", "shm-size", "much", "network", "bridge", "isolation", "magic", "engine", "tcp://x", "outputs", "type=docker\ntype=what\ndest", "compression-level", "99",
+		"add-hosts", "x", "ulimit", "x", "shm-size", "much", "network", "bridge", "isolation", "magic", "engine", "tcp://x", "outputs", "type=docker\ntype=what\ntype=oci,dest", "compression-level", "99",
 		"username", "u", "cache-repo", "a/b:c", "cache-from", "type=what", "cache-ttl", "soon", "push", "perhaps", "verbosity", "loud", "colour", "red", "labels", "x", "annotations", "x",
 	), facts(), host(nil))
 	var e *core.Error
@@ -277,4 +277,24 @@ func TestAMatrixPushesByDigest(t *testing.T) {
 func TestADockerfileThatNobodyNames(t *testing.T) {
 	require.Empty(t, prepare(t, nil, "images", "h.example/a", "context", "sub").Request.Dockerfile)
 	require.Equal(t, "Dockerfile", prepare(t, nil, "images", "h.example/a", "context", "sub", "file", "Dockerfile").Request.Dockerfile)
+}
+
+// TestOutputsAsOnTheCommandLine: docker's outputs have the same keys in every CI.
+func TestOutputsAsOnTheCommandLine(t *testing.T) {
+	three := 3
+	p := prepare(t, nil, "images", "o/app", "push", "true", "outputs", "type=image,compression=zstd,compression-level=3,annotation-index.k=v\n./out")
+	o := p.Request.Outputs
+	require.Equal(t, []string{"o/app:latest"}, o.Destinations)
+	require.Equal(t, []any{"zstd", &three, "./out", false}, []any{o.Compression, o.CompressionLevel, o.RootDir, o.NoPush})
+	require.Equal(t, core.Annotation{Index: true, Key: "k", Value: "v"}, o.Annotations[len(o.Annotations)-1], "over the default ones")
+	o = prepare(t, nil, "images", "o/app", "outputs", "type=docker,dest=x,oci-mediatypes=false").Request.Outputs
+	require.Equal(t, "docker", o.ImageFormat)
+	require.Empty(t, o.Annotations, "of which Docker's format has none")
+	o = prepare(t, nil, "push", "false", "outputs", "type=image,name=o/a\ntype=oci,dest=f,name=o/b").Request.Outputs
+	require.Equal(t, []any{[]string{"o/a", "o/b"}, true}, []any{o.Destinations, o.NoPush})
+	require.False(t, prepare(t, nil, "push", "false", "outputs", "type=registry,name=o/a").Request.Outputs.NoPush)
+	_, err := Prepare(of("images", "o/app", "push", "true", "outputs", "-\ntype=oci,dest=x,name=o/b", "ssh", "default=/agent", "ssh-key", "geheim"), facts(), host(nil))
+	for _, text := range []string{"PLUGIN_OUTPUTS: standard output is the log", "PLUGIN_OUTPUTS: name=o/b", "PLUGIN_SSH-KEY: it is the agent default, and PLUGIN_SSH has one"} {
+		require.ErrorContains(t, err, text)
+	}
 }

@@ -77,15 +77,12 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	r.BuildArgs = c.buildArgs(s.BuildArgs)
 	r.NamedContexts = c.namedContexts(s.BuildContexts)
 	r.ExtraHosts, r.Ulimits, r.ShmSize = c.hosts(split(s.AddHosts)), c.ulimits(split(s.Ulimits)), c.size("shm-size", s.ShmSize)
-	r.SSH = c.ssh(s.SSH)
-	if s.SSHKey != "" {
-		r.SSH = append(r.SSH, core.SSH{ID: "default", Key: []byte(s.SSHKey + "\n")}) // a host may have trimmed it
-	}
+	r.SSH = c.ssh(s)
 	r.Secrets = c.secrets(s)
 	c.refused(s)
 	p.names(c, facts)
-	p.labels(c, facts)
 	p.outputs(c)
+	p.labels(c, facts)
 	p.cache(c, facts)
 	p.registry(c, facts)
 	p.merge(c, values, facts)
@@ -157,25 +154,26 @@ func (p *Plan) names(c *checker, facts Facts) {
 func (p *Plan) labels(c *checker, facts Facts) {
 	p.Labels = map[string]string{}
 	out := &p.Request.Outputs
+	var annotations []core.Annotation
 	if p.Settings.DefaultLabels {
 		event := facts.Event
 		if p.Settings.Reproducible {
 			event.Now = event.CommitTime // the time of the build would change the image
 		}
 		p.Labels = tags.Labels(event, facts.Project, p.Names.Version)
-		if p.Settings.ImageFormat != "docker" { // which has none
+		if out.ImageFormat != "docker" { // which has none
 			for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
-				out.Annotations = append(out.Annotations, core.Annotation{Key: key, Value: p.Labels[key]})
+				annotations = append(annotations, core.Annotation{Key: key, Value: p.Labels[key]})
 			}
 		}
 	}
 	maps.Copy(p.Labels, c.pairs("labels", p.Settings.Labels))
 	p.Request.Labels = p.Labels
 	own := c.annotations(p.Settings.Annotations)
-	if p.Settings.ImageFormat == "docker" && len(own) > 0 {
+	if out.ImageFormat == "docker" && len(own) > 0 {
 		c.add("annotations", "image-format docker has none: use oci, or labels")
 	}
-	out.Annotations = append(out.Annotations, own...)
+	out.Annotations = slices.Concat(annotations, own, out.Annotations)
 }
 
 // secretValues collects what must not be shown.

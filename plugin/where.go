@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"github.com/distribution/reference"
 
 	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // outputs are where the image goes.
@@ -29,19 +29,19 @@ func (p *Plan) outputs(c *checker) {
 	if s.PushFrom != "" && o.NoPush {
 		c.add("push-from", "nothing is left to do: it pushes what was built before, and pushing is off")
 	}
+	setting := "outputs"
 	if s.CompressionLevel != "" {
-		level, err := strconv.Atoi(s.CompressionLevel)
-		if err == nil {
-			err = core.CheckCompression(o.Compression, level)
+		setting = "compression-level"
+		if level, err := strconv.Atoi(s.CompressionLevel); err == nil {
+			o.CompressionLevel = &level
+		} else {
+			c.add(setting, "%q is no number", s.CompressionLevel)
 		}
-		if err != nil {
-			c.add("compression-level", "%w", err)
-		}
-		o.CompressionLevel = &level
 	}
-	for _, text := range s.Outputs {
-		if err := p.output(text); err != nil {
-			c.add("outputs", "%s: %w", text, err)
+	p.further(c)
+	if o.CompressionLevel != nil {
+		if err := core.CheckCompression(o.Compression, *o.CompressionLevel); err != nil {
+			c.add(setting, "%w", err)
 		}
 	}
 	if o.PushByDigest {
@@ -68,56 +68,25 @@ func withoutTags(destinations []string) (out []string) {
 	return out
 }
 
-// output reads one line of docker's --output.
-func (p *Plan) output(text string) error {
-	f, err := keyValues(text)
-	if err != nil {
-		return err
-	}
+// further are docker's outputs.
+func (p *Plan) further(c *checker) {
 	o := &p.Request.Outputs
-	places := map[string]*string{"local": &o.RootDir, "tar": &o.RootTar, "docker": &o.DockerTar, "oci": &o.OCITar}
-	if f["type"] == "oci" && f["tar"] == "false" {
-		places["oci"] = &o.OCILayout
-	}
-	for key := range f {
-		switch key {
-		case "type", "dest", "tar", "name", "push", "push-by-digest", "name-canonical", "oci-mediatypes":
-		default:
-			return fmt.Errorf("unknown key %q: use type, dest, tar, name, push and push-by-digest", key)
+	more := &syntax.Outputs{Push: p.Settings.Push}
+	for _, text := range p.Settings.Outputs {
+		if err := more.Add(text, o); err != nil {
+			c.add("outputs", "%s: %w", text, err)
 		}
 	}
-	if kind := f["type"]; kind == "image" || kind == "registry" {
-		push, err := strconv.ParseBool(f["push"])
-		if f["push"] != "" && err != nil {
-			return errors.New("push is neither true nor false")
-		}
-		o.NoPush = o.NoPush && !push && kind != "registry"
-		byDigest, err := strconv.ParseBool(f["push-by-digest"])
-		if f["push-by-digest"] != "" && err != nil {
-			return errors.New("push-by-digest is neither true nor false")
-		}
-		o.PushByDigest = o.PushByDigest || byDigest
-		for _, name := range strings.Fields(strings.ReplaceAll(f["name"], ",", " ")) {
-			if _, err := reference.ParseNormalizedNamed(name); err != nil {
-				return err
-			}
-			o.Destinations = append(o.Destinations, name)
-		}
-		return nil
+	o.NoPush = o.NoPush && !more.Pushes()
+	if err := more.Settle(o); err != nil {
+		c.add("outputs", "%w", err)
 	}
-	at, ok := places[f["type"]]
-	switch {
-	case !ok:
-		return fmt.Errorf("unknown type %q: use local, tar, oci, docker, image or registry", f["type"])
-	case f["dest"] == "" && f["type"] == "docker":
-		return errors.New("there is no Docker engine to load into: give dest=FILE, and docker load that, or push")
-	case f["dest"] == "" || f["dest"] == "-":
-		return errors.New("dest= is missing")
-	case *at != "" && *at != f["dest"]:
-		return fmt.Errorf("two outputs of type %s", f["type"])
+	if slices.Contains([]string{o.OCILayout, o.OCITar, o.DockerTar, o.RootDir, o.RootTar}, "-") {
+		c.add("outputs", "standard output is the log of the job: write to a file")
 	}
-	*at = f["dest"]
-	return nil
+	if o.ImageFormat == "docker" && len(o.Annotations) > 0 {
+		c.add("outputs", "image-format docker has no annotations: leave them out")
+	}
 }
 
 // cache says where results of steps are kept.
@@ -171,59 +140,28 @@ func (p *Plan) onlyRead(c *checker, pullRequest bool) {
 	}
 }
 
-// cachePlace reads a line of docker's cache-from and cache-to. A reference with a
-// tag is one image to docker; here many results share a repository, so it is the
-// one that belongs to that image.
+// cachePlace reads a line of docker's cache-from and cache-to.
 func (p *Plan) cachePlace(c *checker, setting, line string) string {
-	ref := line
-	if strings.Contains(line, "=") {
-		f, err := keyValues(line)
-		switch kind := f["type"]; {
-		case err != nil:
-			c.add(setting, "%s: %w", line, err)
-			return ""
-		case kind == "registry" || kind == "" && f["ref"] != "":
-			ref = f["ref"]
-		case kind == "gha" || kind == "inline" || kind == "local" || kind == "s3" || kind == "azblob":
-			p.Notices = append(p.Notices, fmt.Sprintf("%s type=%s has no effect: results of steps are kept in a registry (cache, cache-repo or type=registry)", c.spell(setting), kind))
-			return ""
-		default:
-			c.add(setting, "%s: unknown type %q: use registry", line, kind)
-			return ""
-		}
-	}
-	named, err := reference.ParseNormalizedNamed(ref)
+	repo, note, err := syntax.CachePlace(line)
 	if err != nil {
 		c.add(setting, "%s: %w", line, err)
-		return ""
 	}
-	if reference.IsNameOnly(named) {
-		return named.Name()
+	if note != "" {
+		p.Notices = append(p.Notices, c.spell(setting)+" "+note)
 	}
-	repo, err := core.DefaultCacheRepo(named.String())
-	if err != nil {
-		c.add(setting, "%s: %w", line, err)
-		return ""
-	}
-	p.Notices = append(p.Notices, fmt.Sprintf("%s %s: results of steps are kept in the repository %s", c.spell(setting), ref, repo))
 	return repo
 }
 
 // repository checks a name without a tag.
 func (c *checker) repository(setting, name string) string {
-	if name == "" || strings.HasPrefix(name, "oci:") && name != "oci:" {
-		return name
+	if name == "" {
+		return ""
 	}
-	named, err := reference.ParseNormalizedNamed(name)
-	switch {
-	case err != nil:
+	repo, err := syntax.Repository(name)
+	if err != nil {
 		c.add(setting, "%s: %w", name, err)
-		return ""
-	case !reference.IsNameOnly(named):
-		c.add(setting, "%s: give a repository without a tag: every result gets its own", name)
-		return ""
 	}
-	return named.Name()
+	return repo
 }
 
 // registry is how registries are reached and with which credentials.

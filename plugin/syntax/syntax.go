@@ -1,6 +1,9 @@
-// Package syntax reads single values as people write them for docker, for flags and for
-// settings of a CI alike. It owns what is accepted and the words for what is not; how a
-// flag or setting is called, and which value it was, is for who asks.
+// Package syntax reads values as people write them for docker and Kaniko: platforms,
+// hosts, limits, annotations, build arguments, secrets, ssh agents, outputs, places of
+// caches. Flags of the command line and settings of every CI go through it. It owns what
+// is accepted and the words for what is not; it refuses to know how a flag or setting is
+// called, which is for who asks, and to repeat values that may be secret: such a one is
+// named by its number or id.
 package syntax
 
 import (

@@ -1,0 +1,103 @@
+package syntax
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/layerwright/layerwright/core"
+)
+
+// Pair is KEY=VALUE.
+func Pair(text string) (key, value string, err error) {
+	key, value, ok := strings.Cut(text, "=")
+	if key = strings.TrimSpace(key); key == "" || !ok {
+		return "", "", errors.New("write KEY=VALUE")
+	}
+	return key, value, nil
+}
+
+// Fields are those of KEY=VALUE,KEY=VALUE; one with commas stands in double quotes, as
+// a whole. Keys become lowercase, and those of switches may stand alone.
+func Fields(text string, switches ...string) (map[string]string, error) {
+	r := csv.NewReader(strings.NewReader(text))
+	r.LazyQuotes, r.TrimLeadingSpace = true, true
+	record, err := r.Read()
+	if err == nil {
+		if _, err := r.Read(); !errors.Is(err, io.EOF) {
+			return nil, errors.New("several lines, and only one is read")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("not a line of fields with commas between them: %w", err)
+	}
+	fields := map[string]string{}
+	for i, field := range record {
+		k, v, ok := strings.Cut(field, "=")
+		if k = strings.ToLower(strings.TrimSpace(k)); !ok && slices.Contains(switches, k) {
+			v, ok = "true", true
+		}
+		if !ok || k == "" {
+			return nil, fmt.Errorf("field %d is not KEY=VALUE", i+1)
+		}
+		fields[k] = strings.TrimSpace(v)
+	}
+	return fields, nil
+}
+
+// wrong is an error for one value of a list, which it names by its number.
+func wrong(i int, format string, args ...any) error {
+	return fmt.Errorf("number %d: %w", i+1, fmt.Errorf(format, args...))
+}
+
+// BuildArgs are those of KEY=VALUE. KEY alone has its value from env, and is not set
+// where it is not there, as with docker.
+func BuildArgs(list []string, env map[string]string) (args map[string]string, errs []error) {
+	args = map[string]string{}
+	for i, text := range list {
+		k, v, ok := strings.Cut(text, "=")
+		if k = strings.TrimSpace(k); k == "" || strings.ContainsAny(k, " \t\r\n") {
+			errs = append(errs, wrong(i, "write KEY=VALUE"))
+			continue
+		}
+		if !ok {
+			if v, ok = env[k]; !ok {
+				continue
+			}
+		}
+		args[k] = v
+	}
+	return args, errs
+}
+
+// SSH are the agents of ID, which is that of env, of ID=SOCKET and of ID=KEY,KEY, as
+// docker buildx has them.
+func SSH(list []string, env map[string]string) (agents []core.SSH, errs []error) {
+	seen := map[string]bool{}
+	for i, text := range list {
+		id, value, _ := strings.Cut(strings.TrimSpace(text), "=")
+		agent := core.SSH{ID: id, Paths: strings.Split(value, ",")}
+		for j, p := range agent.Paths {
+			agent.Paths[j] = strings.TrimSpace(p)
+		}
+		switch {
+		case id == "":
+			errs = append(errs, wrong(i, "write default, ID=SOCKET or ID=KEYFILE"))
+			continue
+		case seen[id]:
+			errs = append(errs, wrong(i, "two agents have the same id"))
+		case value == "" && env["SSH_AUTH_SOCK"] == "":
+			errs = append(errs, wrong(i, "no agent is at $SSH_AUTH_SOCK: start one with ssh-agent, or write ID=KEYFILE"))
+		case value == "":
+			agent.Paths = []string{env["SSH_AUTH_SOCK"]}
+		case slices.Contains(agent.Paths, ""):
+			errs = append(errs, wrong(i, "a path is empty"))
+		}
+		seen[id] = true
+		agents = append(agents, agent)
+	}
+	return agents, errs
+}
