@@ -54,7 +54,7 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 	if a.job.Env["ACTIONS_ID_TOKEN_REQUEST_URL"] != "" { // only with the permission id-token: write
 		host.Token = a.action.GetIDToken
 	} else {
-		host.NoToken = "the job gets a token with permissions: id-token: write"
+		host.NoToken = "the job gets a token with permissions: id-token: write, which stands in the workflow beside contents: read and what else it needs"
 	}
 	return values, facts, host
 }

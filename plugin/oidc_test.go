@@ -72,3 +72,16 @@ func TestATokenThatIsRefusedIsAnErrorOfTheNetwork(t *testing.T) {
 	_, err = Prepare(of("images", "r.example/o/app", "aws-role", "arn", "azure-client-id", "c", "azure-tenant-id", "t"), facts(), h)
 	require.ErrorContains(t, err, "PLUGIN_AZURE-CLIENT-ID: a token of the CI is for one cloud, and PLUGIN_AWS-ROLE wants one, too")
 }
+
+// TestARoleWithoutATokenSaysWhatGivesOne: whether there are other keys is found out
+// late, by the engine.
+func TestARoleWithoutATokenSaysWhatGivesOne(t *testing.T) {
+	h := host(nil)
+	h.NoToken = "permit it"
+	p, err := Prepare(of("images", "r.example/o/app", "aws-role", "arn"), facts(), h)
+	require.NoError(t, err)
+	require.Equal(t, "permit it", p.Request.Registry.Clouds.NoToken)
+	p, err = Prepare(of("images", "r.example/o/app"), facts(), h)
+	require.NoError(t, err)
+	require.Equal(t, core.Clouds{}, p.Request.Registry.Clouds)
+}
