@@ -27,6 +27,8 @@ type adapter struct {
 	file    string
 	// token says that the job's own token is a login.
 	token bool
+	// notices are said at the end: after masks, and by the process that builds.
+	notices []string
 
 	mu       sync.Mutex
 	steps    []step
@@ -40,11 +42,9 @@ func newAdapter(j plugin.Job) *adapter {
 
 // Read implements plugin.Adapter.
 func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
-	values, notices := a.values()
+	var values plugin.Values
+	values, a.notices = a.values()
 	a.contexts(values)
-	for _, n := range notices {
-		a.action.Noticef("%s", n)
-	}
 	a.context, a.file = first(values["context"].Values), first(values["file"].Values)
 	facts := a.facts(values)
 	a.token = len(facts.Logins) > 0

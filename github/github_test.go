@@ -113,7 +113,11 @@ func TestBuildPushActionsFormats(t *testing.T) {
 		"secrets": "tok=abc,def\n\"json={\"\"k\"\":\n1}\"", "platforms": "linux/amd64,linux/arm64", "labels": "a=b,c\nd=e", "file": "docker/Dockerfile",
 		"cache-from": "type=gha", "cache-to": "type=gha,mode=max", "builder": "x", "pull": "true", "provenance": "false", "no-cache": "False",
 	})}
-	p := r.prepare(t)
+	a := r.adapter()
+	p, err := plugin.Prepare(a.Read())
+	require.NoError(t, err)
+	require.Empty(t, r.stdout.String(), "nothing comes before the masks")
+	require.NoError(t, a.Report(plugin.Report{Plan: p}))
 	require.Equal(t, []string{"user/app:latest", "user/app:1.0.0"}, p.Request.Outputs.Destinations)
 	require.Equal(t, map[string]string{"A": "1,2", "B": "one\ntwo \"three\"", "C": `"x"`}, p.Request.BuildArgs)
 	require.Equal(t, []core.Secret{{ID: "tok", Value: []byte("abc,def")}, {ID: "json", Value: []byte("{\"k\":\n1}")}}, p.Request.Secrets)
@@ -194,7 +198,7 @@ func TestTheJobsTokenIsALogin(t *testing.T) {
 }
 
 func TestMistakesAreAnnotationsAndMasksComeFirst(t *testing.T) {
-	r := &run{env: with(jobOf(t, "tag"), map[string]string{"load": "true", "images": "a b", "password": "geheim-1", "secrets": "x=geheim-2\n\"y=one-one\ntwo-two\"", "sbom": "true"})}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"load": "true", "builder": "x", "images": "a b", "password": "geheim-1", "secrets": "x=geheim-2\n\"y=one-one\ntwo-two\"", "sbom": "true"})}
 	shown, err := plugin.Execute(t.Context(), r.adapter(), plugin.Process{}, func(context.Context, core.Request) (string, bool, error) {
 		t.Fatal("nothing may start")
 		return "", false, nil
@@ -205,6 +209,7 @@ func TestMistakesAreAnnotationsAndMasksComeFirst(t *testing.T) {
 	for _, secret := range []string{"geheim-1", "geheim-2", "one-one", "two-two"} {
 		require.Contains(t, out, "::add-mask::"+secret+"\n")
 		require.Less(t, strings.LastIndex(out, secret), strings.Index(out, "::error"), "masks come before all else, and values in nothing else")
+		require.Less(t, strings.LastIndex(out, secret), strings.Index(out, "::notice"))
 	}
 	for _, name := range []string{"load", "images", "sbom", "username"} {
 		require.Contains(t, out, "::error title=input "+name+"::input "+name+": ")

@@ -85,3 +85,33 @@ func TestARoleWithoutATokenSaysWhatGivesOne(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, core.Clouds{}, p.Request.Registry.Clouds)
 }
+
+// order is an adapter that notes in which order it is used.
+type order struct {
+	values Values
+	host   Host
+	did    []string
+}
+
+func (o *order) Emit(core.Event)                {}
+func (o *order) Read() (Values, Facts, Host)    { return o.values, facts(), o.host }
+func (o *order) Hide(secrets [][]byte)          { o.did = append(o.did, "hide") }
+func (o *order) Report(r Report) (report error) { o.did = append(o.did, "report"); return nil }
+
+// TestTheProcessThatBuildsAsksForTheToken, not also the one that only starts it.
+func TestTheProcessThatBuildsAsksForTheToken(t *testing.T) {
+	for _, done := range []bool{true, false} {
+		o := &order{values: of("images", "r.example/o/app", "aws-role", "arn"), host: host(nil)}
+		o.host.Token = func(context.Context, string) (string, error) {
+			o.did = append(o.did, "token")
+			return "", errors.New("no")
+		}
+		shown, err := Execute(t.Context(), o, Process{}, func(context.Context, core.Request) (string, bool, error) {
+			o.did = append(o.did, "enter")
+			return "", done, nil
+		})
+		require.Equal(t, done, shown)
+		require.Equal(t, !done, err != nil)
+		require.Equal(t, map[bool][]string{true: {"hide", "enter"}, false: {"hide", "enter", "token", "report"}}[done], o.did)
+	}
+}
