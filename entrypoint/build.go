@@ -170,6 +170,10 @@ func (s *settings) load(stdin io.Reader) (masks [][]byte, err error) {
 		// Never nil: an empty one is an error of the Dockerfile.
 		s.DockerfileData = append(make([]byte, 0, len(data)+1), data...)
 	}
+	masks = syntax.URLSecrets(s.Context)
+	for _, where := range s.NamedContexts {
+		masks = append(masks, syntax.URLSecrets(where)...)
+	}
 	c := &checker{}
 	for i, secret := range s.Secrets {
 		if secret.File != "" {

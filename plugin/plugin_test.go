@@ -208,14 +208,14 @@ func TestTheCacheRepositoryIsInferred(t *testing.T) {
 }
 
 func TestSecretsAreHidden(t *testing.T) {
-	kv := []string{"images", "ghcr.io/o/app", "secrets", "a=value-a", "secret-envs", "b=B", "secret-files", "c=there", "username", "u", "password", "value-p", "build-args", "TOKEN=value-t"}
+	kv := []string{"images", "ghcr.io/o/app", "secrets", "a=value-a", "secret-envs", "b=B", "secret-files", "c=there", "username", "u", "password", "value-p", "build-args", "TOKEN=value-t", "context", "https://u:value-url@h/o/r.git", "build-contexts", "b=https://value-token@h/o/r.git"}
 	p := prepare(t, map[string]string{"B": "value-b"}, kv...)
 	require.Equal(t, Login{"ghcr.io", "u", "value-p"}, p.Login, "the registry is that of the first image")
 	var all []string
 	for _, s := range p.Secrets {
 		all = append(all, string(s))
 	}
-	require.Subset(t, all, []string{"value-a", "value-b", "content", "value-p"})
+	require.Subset(t, all, []string{"value-a", "value-b", "content", "value-p", "value-url", "value-token"})
 	var b strings.Builder
 	require.NoError(t, WriteSettings(&b, of(kv...)))
 	require.NotContains(t, b.String(), "value-")

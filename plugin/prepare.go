@@ -7,6 +7,7 @@ import (
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
+	"github.com/layerwright/layerwright/plugin/syntax"
 	"github.com/layerwright/layerwright/plugin/tags"
 )
 
@@ -185,6 +186,9 @@ func (p *Plan) secretValues(facts Facts) {
 		if l.Password != "" {
 			p.Secrets = append(p.Secrets, []byte(l.Password))
 		}
+	}
+	for _, text := range append([]string{p.Settings.Context}, p.Settings.BuildContexts...) {
+		p.Secrets = append(p.Secrets, syntax.URLSecrets(text)...)
 	}
 	for _, s := range facts.Secrets {
 		p.Secrets = append(p.Secrets, []byte(s))

@@ -162,3 +162,18 @@ func FuzzLists(f *testing.F) {
 		_ = new(Outputs).Add(text, &core.Outputs{})
 	})
 }
+
+func TestSecretsInURLs(t *testing.T) {
+	for text, want := range map[string][]string{
+		"https://user:s3cret@h/o/r.git#main": {"s3cret"}, "http://t0ken-x7@h/o": {"t0ken-x7"}, "a=https://u:one@h b=https://:two@i": {"one", "two"},
+		"ssh://git@h/o": nil, "https://git@h/o": nil, "git@h:o/r": nil, "https://h/o@1": nil, "./dir": nil,
+	} {
+		var got []string
+		for _, s := range URLSecrets(text) {
+			got = append(got, string(s))
+			require.NotContains(t, WithoutURLSecrets(text), string(s))
+		}
+		require.Equal(t, want, got, text)
+	}
+	require.Equal(t, "https://***@h/o", WithoutURLSecrets("https://user:s3cret@h/o"))
+}
