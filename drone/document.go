@@ -59,17 +59,10 @@ func exampleOf(f plugin.Field) string {
 	switch {
 	case f.Secret && !f.List():
 		return "{from_secret: " + strings.ToLower(variable(f.Name)) + "}"
-	case f.Example != "":
-		return f.Example
-	case f.Default == "false":
+	case f.Name == "auto-tag":
 		return "true"
-	case f.Default == "true":
-		return "false"
 	}
-	return map[string]string{
-		"network": "none", "cgroup-parent": "/builds", "auto-tag": "true", "image-format": "docker", "compression": "zstd", "attests": "type=sbom,disabled=true",
-		"docker-config": ".docker", "push-retry": "5", "pull-retry": "5", "cache-mounts": "off", "isolation": "inplace", "verbosity": "debug", "log-format": "json",
-	}[f.Name]
+	return f.Sample()
 }
 
 const documentationHead = `# Drone, Woodpecker and Harness

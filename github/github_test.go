@@ -335,6 +335,7 @@ func TestActionYAMLAndSettingsAgree(t *testing.T) {
 	for _, in := range Inputs() {
 		if in.Setting != "" {
 			require.True(t, settings[in.Setting], in.Name)
+			require.NotEmpty(t, in.Example, in.Name)
 		}
 		// Each reaches the program: nothing but reading it makes the difference.
 		r := &run{env: with(map[string]string{}, map[string]string{in.Name: "value"})}

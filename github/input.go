@@ -1,6 +1,7 @@
 package github
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/layerwright/layerwright/plugin"
@@ -36,12 +37,30 @@ func helps() map[string]string {
 	}
 }
 
+// exampleOf is a value that makes a difference. A secret is never written into a
+// workflow.
+func exampleOf(f plugin.Field) string {
+	switch {
+	case f.Secret && !f.List():
+		return "${{ secrets." + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(f.Name, "github-"), "-", "_")) + " }}"
+	case f.Name == "secrets":
+		return "token=${{ secrets.API_TOKEN }}"
+	case f.Name == "push":
+		return "true"
+	case f.Name == "auto-tag":
+		return "drone"
+	case f.Name == "docker-config":
+		return "${{ github.workspace }}/.docker"
+	}
+	return f.Sample()
+}
+
 // Inputs are all inputs, in the order of the documentation: one for each setting,
 // then other names for settings, then those without effect.
 func Inputs() []Input {
 	var list []Input
 	for _, f := range plugin.Fields() {
-		in := Input{Name: f.Name, Help: f.Help, Default: f.Default, Example: f.Example, Setting: f.Name}
+		in := Input{Name: f.Name, Help: f.Help, Default: f.Default, Example: exampleOf(f), Setting: f.Name}
 		if d, ok := defaults()[f.Name]; ok {
 			in.Default = d
 		}
@@ -53,7 +72,8 @@ func Inputs() []Input {
 	for _, a := range [][2]string{ // int128/kaniko-action's and other habits
 		{"cache-repository", "cache-repo"}, {"registry-mirror", "registry-mirrors"}, {"dockerfile", "file"}, {"insecure-registry", "insecure-registries"},
 	} {
-		list = append(list, Input{Name: a[0], Help: "another name of " + a[1], Setting: a[1], Alias: true})
+		of := list[slices.IndexFunc(list, func(in Input) bool { return in.Name == a[1] })]
+		list = append(list, Input{Name: a[0], Help: "another name of " + a[1], Default: of.Default, Example: of.Example, Setting: a[1], Alias: true})
 	}
 	for _, n := range [][2]string{
 		{"builder", "there is no builder to choose"},
@@ -81,7 +101,7 @@ func (a *adapter) values() (values plugin.Values, notices []string) {
 	for _, in := range Inputs() {
 		text := a.action.GetInput(in.Name)
 		source := "input " + in.Name
-		if text == "" && in.Default != "" && !strings.HasPrefix(in.Default, "${{") && in.Setting != "" {
+		if text == "" && in.Default != "" && !in.Alias && !strings.HasPrefix(in.Default, "${{") && in.Setting != "" {
 			text, source = in.Default, "default"
 		}
 		switch {

@@ -32,21 +32,20 @@ func Documentation() string {
 	return b.String()
 }
 
-// exampleOf is a value that makes a difference.
+// exampleOf is a value that makes a difference. A secret is a variable of the project,
+// never written into a pipeline.
 func exampleOf(f plugin.Field) string {
 	switch {
-	case f.Example != "":
-		return f.Example
-	case f.Default == "false":
-		return "true"
-	case f.Default == "true":
-		return "false"
+	case f.Secret && !f.List():
+		return "$" + strings.TrimPrefix(variable(f.Name), "LAYERWRIGHT_")
+	case f.Name == "secrets":
+		return "token=$API_TOKEN"
+	case f.Name == "auto-tag":
+		return "metadata"
+	case f.Name == "docker-config":
+		return "$CI_PROJECT_DIR/.docker"
 	}
-	return map[string]string{
-		"github-token": "$GIT_TOKEN", "password": "$REGISTRY_PASSWORD", "network": "none", "cgroup-parent": "/builds", "auto-tag": "metadata",
-		"image-format": "docker", "compression": "zstd", "attests": "type=sbom,disabled=true", "docker-config": "$CI_PROJECT_DIR/.docker",
-		"push-retry": "5", "pull-retry": "5", "cache-mounts": "off", "isolation": "inplace", "verbosity": "debug", "log-format": "json",
-	}[f.Name]
+	return f.Sample()
 }
 
 const documentationHead = `# GitLab CI
