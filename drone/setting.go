@@ -54,7 +54,7 @@ func ignored() map[string]string {
 	list := map[string]string{
 		"COMPRESS": "the context is not sent anywhere", "PULL_IMAGE": "base images are always resolved anew", "QUIET": "use verbosity",
 		"EMAIL": "registries do not ask for it", "FORCE": "it is for running Kaniko outside of its image",
-		"LOG_TIMESTAMP": "Drone shows times itself", "CACHE_COPY_LAYERS": "results of all steps are kept", "CACHE_RUN_LAYERS": "results of all steps are kept",
+		"LOG_TIMESTAMP":     "Drone shows times itself",
 		"WORKLOAD_IDENTITY": "json_key says itself what it is", "SUBSCRIPTION_ID": "it is for a link to Azure's portal, which is not made",
 		"DAEMON_REGISTRY": "the artifact file names the registry", "COSIGN_PASSWORD": "images are not signed here", "COSIGN_PARAMS": "images are not signed here",
 	}

@@ -92,6 +92,7 @@ func TestEverySettingDoesSomething(t *testing.T) {
 		"log-format": {"json"}, "docker-config": {"dir"}, "github-token": {"geheim", "context", "https://h.example/o/r.git"}, "file": {"other"},
 		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "skip-push-permission-check": {"true"},
 		"no-push-cache": {"true", "cache", "true"}, "cache-mounts": {"on", "cache", "true"}, "cache-mount-max-size": {"5m", "cache", "true"}, "cache-scope": {"main", "cache", "true"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
+		"cache-run-layers": {"false", "cache", "true"}, "cache-copy-layers": {"false", "cache", "true"}, "rewrite-timestamp": {"true"}, "explain-cache": {"true"}, "push-ignore-immutable-tag-errors": {"true"},
 		"push-by-digest": {"true"}, "merge": {"true", "digests", "sha256:0"}, "digests": {"sha256:0", "merge", "true"},
 	}
 	for _, f := range Fields() {
@@ -297,4 +298,17 @@ func TestOutputsAsOnTheCommandLine(t *testing.T) {
 	for _, text := range []string{"PLUGIN_OUTPUTS: standard output is the log", "PLUGIN_OUTPUTS: name=o/b", "PLUGIN_SSH-KEY: it is the agent default, and PLUGIN_SSH has one"} {
 		require.ErrorContains(t, err, text)
 	}
+}
+
+// TestWhatElseTheEngineOffers: settings that the command line has, too.
+func TestWhatElseTheEngineOffers(t *testing.T) {
+	p := prepare(t, nil, "images", "o/app", "hostname", "box", "min-free", "0", "snapshots", "flat", "registry-maps", "quay.io=m/a;quay.io=n\ngcr.io=m", "credential-helpers", "none",
+		"destination-policy", "any", "image-id-file", "iid", "cache-repo", "o/cache", "cache-run-layers", "false")
+	r := p.Request
+	require.Equal(t, []any{"box", int64(-1), "flat", true, "iid"}, []any{r.Hostname, r.MinFree, r.Snapshots, r.Outputs.AnyDestination, r.Outputs.ImageIDFile})
+	require.Equal(t, map[string][]string{"quay.io": {"m/a", "n"}, "gcr.io": {"m"}}, r.Registry.Maps)
+	require.Equal(t, []string{}, r.Registry.CredentialHelpers)
+	require.Equal(t, []bool{true, false}, []bool{r.Cache.NoRunLayers, r.Cache.NoCopyLayers})
+	_, err := Prepare(of("images", "o/app", "min-free", "x", "snapshots", "x", "registry-maps", "x", "credential-helpers", "x", "destination-policy", "x"), facts(), host(nil))
+	require.Len(t, Problems(err), 5)
 }

@@ -35,6 +35,8 @@ type Plan struct {
 	// Verbosity and Format are those of the log.
 	Verbosity display.Verbosity
 	Format    display.Format
+	// ExplainCache says more about hits and misses at the end.
+	ExplainCache bool
 	// pushUnsaid says that the user has said nothing of pushing.
 	pushUnsaid bool
 }
@@ -53,7 +55,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	s := c.read(values)
 	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
 	p.pushUnsaid = len(values["push"].Values) == 0 || values["push"].Source == "default"
-	p.PushFrom, p.SkipExisting = s.PushFrom, s.SkipIfTagExists
+	p.PushFrom, p.SkipExisting, p.ExplainCache = s.PushFrom, s.SkipIfTagExists, s.ExplainCache
 	p.Notices = append(p.Notices, facts.Notices...)
 	for _, name := range slices.Sorted(maps.Keys(facts.Problems)) {
 		c.add(name, "%w", facts.Problems[name])
@@ -67,10 +69,14 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	}
 	r.ContextSubPath, r.IgnorePaths = s.ContextSubPath, c.paths("ignore-paths", split(s.IgnorePaths))
 	r.NoCache, r.NoCacheFilter = s.NoCache, split(s.NoCacheFilters)
-	r.CgroupParent, r.Store = s.CgroupParent, s.Store
+	r.Hostname, r.CgroupParent, r.Store = s.Hostname, s.CgroupParent, s.Store
 	r.Network = c.choice("network", s.Network, "default", "host", "none")
 	r.Isolation = c.choice("isolation", s.Isolation, "auto", "namespaces", "inplace", "chroot")
+	r.Snapshots = c.choice("snapshots", s.Snapshots, "auto", "overlay", "flat")
 	var err error
+	if r.MinFree, err = syntax.MinFree(s.MinFree); err != nil {
+		c.add("min-free", "%s: %w", s.MinFree, err)
+	}
 	if r.Engines, err = core.ParseEngines(s.Engine); err != nil {
 		c.add("engine", "%w", err)
 	}

@@ -35,7 +35,7 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	if r.Store == "" {
 		r.Store = proc.Store
 	}
-	var out display.Outcome
+	out := display.Outcome{ExplainCache: p.ExplainCache}
 	if out.Result, out.Err = p.carryOut(ctx, r); out.Err != nil {
 		out.Result = nil
 	} else {

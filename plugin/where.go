@@ -21,10 +21,11 @@ func (p *Plan) outputs(c *checker) {
 	if s.PushByDigest && p.pushUnsaid {
 		o.NoPush = false // it is a way of pushing
 	}
-	o.OCILayout, o.DockerTar, o.DigestFile, o.MetadataFile = s.OCILayout, s.Tar, s.DigestFile, s.MetadataFile
+	o.OCILayout, o.DockerTar, o.DigestFile, o.ImageIDFile, o.MetadataFile = s.OCILayout, s.Tar, s.DigestFile, s.ImageIDFile, s.MetadataFile
+	o.AnyDestination = c.choice("destination-policy", s.DestinationPolicy, "all", "any") == "any"
 	o.ImageFormat = c.choice("image-format", s.ImageFormat, "oci", "docker")
 	o.Compression = c.choice("compression", s.Compression, "gzip", "zstd", "none")
-	o.Reproducible, o.SingleSnapshot = s.Reproducible, s.SingleSnapshot
+	o.Reproducible, o.RewriteTimestamp, o.SingleSnapshot = s.Reproducible, s.RewriteTimestamp, s.SingleSnapshot
 	o.NameDigestFile, o.NameTagDigestFile = s.NameDigestFile, s.NameTagDigestFile
 	if s.PushFrom != "" && o.NoPush {
 		c.add("push-from", "nothing is left to do: it pushes what was built before, and pushing is off")
@@ -116,6 +117,7 @@ func (p *Plan) cache(c *checker, facts Facts) {
 	}
 	if repo != "" || len(out.From) > 0 {
 		out.Repo, out.TTL = repo, s.CacheTTL
+		out.NoRunLayers, out.NoCopyLayers = !s.CacheRunLayers, !s.CacheCopyLayers
 		mounts := c.choice("cache-mounts", s.CacheMounts, "auto", "on", "off")
 		out.Mounts = mounts == "on" || mounts == "auto" && s.CacheRepo != "" // as on the command line: a repository that was named
 		out.MaxMountSize = cmp.Or(c.size("cache-mount-max-size", s.CacheMountMaxSize), 2<<30)
@@ -171,7 +173,14 @@ func (p *Plan) registry(c *checker, facts Facts) {
 	r.InsecureRegistries, r.SkipTLSVerifyRegistries, r.Mirrors = split(s.InsecureRegistries), split(s.SkipTLSVerifyRegistries), split(s.Mirrors)
 	r.PushRetries, r.PullRetries = c.retries("push-retry", s.PushRetry), c.retries("pull-retry", s.PullRetry)
 	r.InsecurePull, r.SkipTLSVerifyPull = s.Insecure || s.InsecurePull, s.SkipTLSVerify || s.SkipTLSVerifyPull
-	r.SkipPushCheck, r.NoFallback = s.SkipPushCheck, s.NoFallback
+	r.SkipPushCheck, r.NoFallback, r.IgnoreImmutableTags = s.SkipPushCheck, s.NoFallback, s.IgnoreImmutableTags
+	var errs []error
+	r.Maps, errs = syntax.RegistryMaps(s.RegistryMaps)
+	c.list("registry-maps", errs)
+	if len(s.CredentialHelpers) > 0 {
+		r.CredentialHelpers, errs = syntax.CredentialHelpers(s.CredentialHelpers)
+		c.list("credential-helpers", errs)
+	}
 	for host, files := range c.pairs("registry-client-certs", s.ClientCertificates) {
 		cert, key, ok := strings.Cut(files, ",")
 		if !ok || cert == "" || key == "" {

@@ -53,6 +53,51 @@ func wrong(i int, format string, args ...any) error {
 	return fmt.Errorf("number %d: %w", i+1, fmt.Errorf(format, args...))
 }
 
+// Words are those of a list, without what is empty.
+func Words(text, separator string) (out []string) {
+	for _, s := range strings.Split(text, separator) {
+		if s = strings.TrimSpace(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// RegistryMaps are those of HOST=OTHER;HOST=OTHER, as Kaniko has it; one host may have
+// several others, which are asked in order.
+func RegistryMaps(list []string) (out map[string][]string, errs []error) {
+	for _, text := range list {
+		for _, kv := range Words(text, ";") {
+			host, to, err := Pair(kv)
+			if err != nil || to == "" {
+				errs = append(errs, fmt.Errorf("%s: write HOST=OTHER", kv))
+				continue
+			}
+			if out == nil {
+				out = map[string][]string{}
+			}
+			out[host] = append(out[host], to)
+		}
+	}
+	return out, errs
+}
+
+// CredentialHelpers are the built-in helpers of a list with commas; never nil. Kaniko's
+// "default" stands for what is always on.
+func CredentialHelpers(list []string) (out []string, errs []error) {
+	out = []string{}
+	for _, h := range Words(strings.Join(list, ","), ",") {
+		switch {
+		case h == "default" || h == "none":
+		case !slices.Contains(core.CredentialHelpers(), h):
+			errs = append(errs, fmt.Errorf("%s: it must be some of %s", h, strings.Join(core.CredentialHelpers(), ", ")))
+		default:
+			out = append(out, h)
+		}
+	}
+	return out, errs
+}
+
 // BuildArgs are those of KEY=VALUE. KEY alone has its value from env, and is not set
 // where it is not there, as with docker.
 func BuildArgs(list []string, env map[string]string) (args map[string]string, errs []error) {

@@ -58,6 +58,22 @@ func Size(text string) (int64, error) {
 	return n, nil
 }
 
+// MinFree is a number of bytes as the engine has it: there 0 is the default, and less
+// than 0 nothing.
+func MinFree(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := units.RAMInBytes(text)
+	switch {
+	case err != nil || n < 0:
+		return 0, errors.New("write a size such as 500m")
+	case n == 0:
+		return -1, nil
+	}
+	return n, nil
+}
+
 var annotationKind = regexp.MustCompile(`^([a-z-]+(?:\[[^\]]*\])?(?:,[a-z-]+(?:\[[^\]]*\])?)*):(.+)$`)
 
 // Annotations are those of [KIND[PLATFORM],…:]KEY=VALUE, one for each kind.
