@@ -56,7 +56,7 @@ func (f *outputFlags) register(fs *pflag.FlagSet) {
 }
 
 // outputs are the settings of what is made of the image.
-func (f *flags) outputs(c *checker, r *core.Request, env map[string]string) {
+func (f *flags) outputs(c *checker, r *core.Request) {
 	o := f.out
 	out := core.Outputs{
 		Destinations: slices.Clone(o.destinations), NoPush: o.noPush, OCILayout: o.layout, DockerTar: o.dockerTar, RootDir: o.rootDir, RootTar: o.rootTar,
@@ -80,11 +80,6 @@ func (f *flags) outputs(c *checker, r *core.Request, env map[string]string) {
 	if out.CompressionLevel != nil {
 		if err := core.CheckCompression(out.Compression, *out.CompressionLevel); err != nil {
 			c.add("--compression-level: %w", err)
-		}
-	}
-	if v, ok := env["SOURCE_DATE_EPOCH"]; ok { // as docker does
-		if _, given := r.BuildArgs["SOURCE_DATE_EPOCH"]; !given {
-			r.BuildArgs["SOURCE_DATE_EPOCH"] = v
 		}
 	}
 	checkOutputs(c, out, f.call.asked() || f.dryRun)

@@ -161,6 +161,14 @@ func TestTagsBecomeDestinations(t *testing.T) {
 	}
 }
 
+// TestTheEpochOfTheJob is a build argument, as Docker's documentation has it for its
+// action.
+func TestTheEpochOfTheJob(t *testing.T) {
+	env := map[string]string{"SOURCE_DATE_EPOCH": "5"}
+	require.Equal(t, map[string]string{"SOURCE_DATE_EPOCH": "5"}, prepare(t, env, "images", "o/a").Request.BuildArgs)
+	require.Equal(t, "6", prepare(t, env, "images", "o/a", "build-args", "SOURCE_DATE_EPOCH=6").Request.BuildArgs["SOURCE_DATE_EPOCH"])
+}
+
 func TestWithoutAPlaceThereIsAnError(t *testing.T) {
 	_, err := Prepare(of("context", "."), facts(), host(nil))
 	require.ErrorContains(t, err, "PLUGIN_TAGS: nowhere to push to")

@@ -99,7 +99,7 @@ func CredentialHelpers(list []string) (out []string, errs []error) {
 }
 
 // BuildArgs are those of KEY=VALUE. KEY alone has its value from env, and is not set
-// where it is not there, as with docker.
+// where it is not there, as with docker; SOURCE_DATE_EPOCH is one by itself.
 func BuildArgs(list []string, env map[string]string) (args map[string]string, errs []error) {
 	args = map[string]string{}
 	for i, text := range list {
@@ -114,6 +114,10 @@ func BuildArgs(list []string, env map[string]string) (args map[string]string, er
 			}
 		}
 		args[k] = v
+	}
+	const epoch = "SOURCE_DATE_EPOCH"
+	if _, given := args[epoch]; !given && env[epoch] != "" {
+		args[epoch] = env[epoch]
 	}
 	return args, errs
 }
