@@ -81,7 +81,8 @@ The inputs are those of docker/build-push-action and docker/metadata-action, wit
 the same names and formats, so that one step does the work of both. ` + "`tags`" + ` takes
 whole references (` + "`user/app:1`" + `), or, beside ` + "`images`" + `, tags and the rules of
 metadata-action (` + "`type=semver,pattern={{version}}`" + `). Lists are lines; a value in
-double quotes may have several lines, with ` + "`\"\"`" + ` for a quote.
+double quotes may have several lines, with ` + "`\"\"`" + ` for a quote. Of metadata-action's variables
+` + "`DOCKER_METADATA_PR_HEAD_SHA`" + ` and ` + "`DOCKER_METADATA_SHORT_SHA_LENGTH`" + ` are read.
 
 ## Credentials
 

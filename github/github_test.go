@@ -107,6 +107,17 @@ func TestTheEventSaysMore(t *testing.T) {
 	require.Equal(t, "https://h/n", p.Labels["org.opencontainers.image.url"])
 }
 
+// TestMetadataActionsVariables are those of a step's env.
+func TestMetadataActionsVariables(t *testing.T) {
+	r := &run{env: with(jobOf(t, "pull-request"), map[string]string{"images": "o/a", "tags": "type=sha"}), event: `{"pull_request":{"head":{"sha":"0123456789abcdef0123456789abcdef01234567"}}}`}
+	r.env["GITHUB_SHA"] = "ff4b754295d00f05ec652b63ff45996bdb335198"
+	require.Equal(t, []string{"sha-ff4b754"}, r.prepare(t).Names.Tags)
+	r.env["DOCKER_METADATA_PR_HEAD_SHA"], r.env["DOCKER_METADATA_SHORT_SHA_LENGTH"] = "true", "10"
+	p := r.prepare(t)
+	require.Equal(t, []string{"sha-0123456789"}, p.Names.Tags)
+	require.Equal(t, "0123456789abcdef0123456789abcdef01234567", p.Labels["org.opencontainers.image.revision"])
+}
+
 func TestBuildPushActionsFormats(t *testing.T) {
 	r := &run{env: with(jobOf(t, "tag"), map[string]string{
 		"tags": "user/app:latest, user/app:1.0.0", "push": "true", "build-args": "A=1,2\n\"B=one\ntwo \"\"three\"\"\"\nC=\"x\"",

@@ -116,6 +116,10 @@ func (a *adapter) values() (values plugin.Values, notices []string) {
 			values[in.Setting] = plugin.Given{Values: []string{text}, Source: source}
 		}
 	}
+	// docker/metadata-action's variable.
+	if text := a.job.Env["DOCKER_METADATA_SHORT_SHA_LENGTH"]; text != "" && values["short-sha-length"].Source == "default" {
+		values["short-sha-length"] = plugin.Given{Values: []string{text}, Source: "DOCKER_METADATA_SHORT_SHA_LENGTH"}
+	}
 	return values, notices
 }
 

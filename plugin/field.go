@@ -93,6 +93,7 @@ func nameFields() []Field {
 		{Name: "auto-tag", Help: "tags of the git event: metadata, drone, gitlab, or none", Example: "drone", at: func(s *Settings) any { return &s.AutoTag }},
 		{Name: "auto-tag-suffix", Help: "suffix of the tags of auto-tag drone", Example: "arm64", at: func(s *Settings) any { return &s.AutoTagSuffix }},
 		{Name: "expand-tags", Help: "a tag that is a version also in its shorter forms: v1.2.3 as 1.2.3, 1.2 and 1", Default: "false", at: func(s *Settings) any { return &s.ExpandTags }},
+		{Name: "short-sha-length", Help: "letters of a commit in tags of type=sha and {{sha}}", Default: "7", Example: "12", at: func(s *Settings) any { return &s.ShortSHALength }},
 		{Name: "labels", Help: "labels of the image", Example: "org.opencontainers.image.vendor=Us", at: func(s *Settings) any { return &s.Labels }},
 		{Name: "annotations", Help: "annotations, as [KIND:]KEY=VALUE", Example: "index:key=value", at: func(s *Settings) any { return &s.Annotations }},
 		{Name: "default-labels", Help: "add the labels and annotations of OCI: source, revision, created, version and so on", Default: "true", at: func(s *Settings) any { return &s.DefaultLabels }},

@@ -92,7 +92,7 @@ func TestEverySettingDoesSomething(t *testing.T) {
 		"log-format": {"json"}, "docker-config": {"dir"}, "github-token": {"geheim", "context", "https://h.example/o/r.git"}, "file": {"other"},
 		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "skip-push-permission-check": {"true"},
 		"no-push-cache": {"true", "cache", "true"}, "cache-mounts": {"on", "cache", "true"}, "cache-mount-max-size": {"5m", "cache", "true"}, "cache-scope": {"main", "cache", "true"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
-		"cache-run-layers": {"false", "cache", "true"}, "cache-copy-layers": {"false", "cache", "true"}, "rewrite-timestamp": {"true"}, "explain-cache": {"true"}, "push-ignore-immutable-tag-errors": {"true"},
+		"cache-run-layers": {"false", "cache", "true"}, "cache-copy-layers": {"false", "cache", "true"}, "rewrite-timestamp": {"true"}, "explain-cache": {"true"}, "short-sha-length": {"12", "tags", "type=sha"}, "push-ignore-immutable-tag-errors": {"true"},
 		"push-by-digest": {"true"}, "merge": {"true", "digests", "sha256:0"}, "digests": {"sha256:0", "merge", "true"},
 	}
 	for _, f := range Fields() {
@@ -317,6 +317,6 @@ func TestWhatElseTheEngineOffers(t *testing.T) {
 	require.Equal(t, map[string][]string{"quay.io": {"m/a", "n"}, "gcr.io": {"m"}}, r.Registry.Maps)
 	require.Equal(t, []string{}, r.Registry.CredentialHelpers)
 	require.Equal(t, []bool{true, false}, []bool{r.Cache.NoRunLayers, r.Cache.NoCopyLayers})
-	_, err := Prepare(of("images", "o/app", "min-free", "x", "snapshots", "x", "registry-maps", "x", "credential-helpers", "x", "destination-policy", "x"), facts(), host(nil))
-	require.Len(t, Problems(err), 5)
+	_, err := Prepare(of("images", "o/app", "min-free", "x", "snapshots", "x", "registry-maps", "x", "credential-helpers", "x", "destination-policy", "x", "short-sha-length", "0"), facts(), host(nil))
+	require.Len(t, Problems(err), 6)
 }

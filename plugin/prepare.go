@@ -3,6 +3,7 @@ package plugin
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/layerwright/layerwright/core"
@@ -128,6 +129,13 @@ func (c *checker) refused(s Settings) {
 func (p *Plan) names(c *checker, facts Facts) {
 	s := p.Settings
 	ts := tags.Settings{Images: s.Images, Flavor: s.Flavor, Preset: tags.Preset(s.AutoTag), Suffix: s.AutoTagSuffix, Expand: s.ExpandTags}
+	if s.ShortSHALength != "" {
+		var err error
+		if ts.ShortSHA, err = strconv.Atoi(s.ShortSHALength); err != nil || ts.ShortSHA < 1 || ts.ShortSHA > 64 {
+			c.add("short-sha-length", "%q is no number from 1 to 64", s.ShortSHALength)
+			ts.ShortSHA = 0
+		}
+	}
 	rules := len(s.Flavor) > 0 || slices.ContainsFunc(s.Tags, tags.IsRule)
 	for _, line := range s.Tags {
 		switch {

@@ -46,6 +46,8 @@ type Settings struct {
 	AutoTag, AutoTagSuffix string
 	// ExpandTags adds the shorter forms of tags that are versions.
 	ExpandTags bool
+	// ShortSHALength is a number: of letters of a commit in tags.
+	ShortSHALength string
 	// Labels and Annotations are [KIND:]KEY=VALUE. DefaultLabels adds those of
 	// OCI to both.
 	Labels, Annotations []string
