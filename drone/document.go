@@ -98,7 +98,9 @@ Without tags the file ` + "`.tags`" + ` is read, and without that the tag is lat
 
 Lists are lists of YAML, or separated by commas, or JSON. Drone joins them with commas
 and escapes nothing: a part of build_args or labels without "=" belongs to the value
-before it. Maps of YAML arrive as JSON, and are KEY=VALUE.
+before it. Maps of YAML arrive as JSON, and are KEY=VALUE. ` + "`secrets`" + ` are ID=VALUE, or docker's
+` + "`id=ID,env=VARIABLE`" + ` and ` + "`id=ID,src=FILE`" + `. A proxy in the step's variables (` + "`HTTP_PROXY`" + ` and its
+like) is a build argument, too, as in drone-docker.
 
 Settings that are unknown are named in the log, with the nearest known name; known ones
 that do nothing here, with the reason. Values are never given to a shell.

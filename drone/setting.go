@@ -13,13 +13,15 @@ import (
 func names() map[string][]string {
 	return map[string][]string{
 		"file": {"DOCKERFILE"}, "images": {"REPO"}, "tags": {"TAG"}, "platforms": {"PLATFORM", "CUSTOM_PLATFORM"},
-		"auto-tag": {"DEFAULT_TAGS"}, "auto-tag-suffix": {"DEFAULT_SUFFIX"}, "expand-tags": {"EXPAND_TAG"}, "labels": {"CUSTOM_LABELS", "LABEL"}, "default-labels": {"AUTO_LABEL"},
+		"auto-tag": {"DEFAULT_TAGS"}, "auto-tag-suffix": {"DEFAULT_SUFFIX"}, "expand-tags": {"EXPAND_TAG"}, "labels": {"CUSTOM_LABELS", "LABEL"}, "default-labels": {"AUTO_LABEL", "AUTO_LABELS"}, "outputs": {"OUTPUT"},
 		"tar-path": {"DESTINATION_TAR_PATH"}, "push-from": {"SOURCE_TAR_PATH"}, "cache": {"ENABLE_CACHE"}, "registry-mirrors": {"MIRROR", "MIRRORS"},
 		"insecure-registries": {"INSECURE_REGISTRY"}, "registry-certificates": {"REGISTRY_CERTIFICATE"}, "registry-client-certs": {"REGISTRY_CLIENT_CERT"},
 		"skip-tls-verify-registries": {"SKIP_TLS_VERIFY_REGISTRY"}, "add-hosts": {"ADD_HOST"}, "pull-retry": {"IMAGE_DOWNLOAD_RETRY"},
 		"verbosity": {"LOG_LEVEL"}, "ignore-paths": {"IGNORE_PATH"}, "secret-envs": {"SECRETS_FROM_ENV"}, "secret-files": {"SECRETS_FROM_FILE"}, "ssh-key": {"SSH_AGENT_KEY"},
 		"single-snapshot": {"SQUASH"}, "skip-if-tag-exists": {"SKIP_PUSH_IF_TAG_EXISTS"},
 		"aws-access-key-id": {"ACCESS_KEY"}, "aws-secret-access-key": {"SECRET_KEY"}, "aws-role": {"ASSUME_ROLE"}, "aws-external-id": {"EXTERNAL_ID"}, "aws-region": {"REGION"},
+		"create-repository": {"ECR_CREATE_REPOSITORY"}, "lifecycle-policy": {"ECR_LIFECYCLE_POLICY"}, "repository-policy": {"ECR_REPOSITORY_POLICY"}, "scan-on-push": {"ECR_SCAN_ON_PUSH"},
+		"google-access-token": {"ACCESS_TOKEN"},
 		"google-key": {"JSON_KEY"}, "google-project-number": {"PROJECT_NUMBER"}, "google-pool-id": {"POOL_ID"}, "google-provider-id": {"PROVIDER_ID"}, "google-service-account": {"SERVICE_ACCOUNT_EMAIL"},
 		"azure-client-id": {"CLIENT_ID"}, "azure-client-secret": {"CLIENT_SECRET"}, "azure-client-certificate": {"CLIENT_CERTIFICATE"}, "azure-tenant-id": {"TENANT_ID"},
 		"oidc-token": {"OIDC_TOKEN_ID"},
