@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // names are further names of a setting, in the order in which they are looked
@@ -22,7 +23,7 @@ func names() map[string][]string {
 		"aws-access-key-id": {"ACCESS_KEY"}, "aws-secret-access-key": {"SECRET_KEY"}, "aws-role": {"ASSUME_ROLE"}, "aws-external-id": {"EXTERNAL_ID"}, "aws-region": {"REGION"},
 		"create-repository": {"ECR_CREATE_REPOSITORY"}, "lifecycle-policy": {"ECR_LIFECYCLE_POLICY"}, "repository-policy": {"ECR_REPOSITORY_POLICY"}, "scan-on-push": {"ECR_SCAN_ON_PUSH"},
 		"google-access-token": {"ACCESS_TOKEN"},
-		"google-key": {"JSON_KEY"}, "google-project-number": {"PROJECT_NUMBER"}, "google-pool-id": {"POOL_ID"}, "google-provider-id": {"PROVIDER_ID"}, "google-service-account": {"SERVICE_ACCOUNT_EMAIL"},
+		"google-key":          {"JSON_KEY"}, "google-project-number": {"PROJECT_NUMBER"}, "google-pool-id": {"POOL_ID"}, "google-provider-id": {"PROVIDER_ID"}, "google-service-account": {"SERVICE_ACCOUNT_EMAIL"},
 		"azure-client-id": {"CLIENT_ID"}, "azure-client-secret": {"CLIENT_SECRET"}, "azure-client-certificate": {"CLIENT_CERTIFICATE"}, "azure-tenant-id": {"TENANT_ID"},
 		"oidc-token": {"OIDC_TOKEN_ID"},
 	}
@@ -103,9 +104,8 @@ func settings(env map[string]string) map[string]string {
 	return out
 }
 
-// nearest is the known name that differs least, in at most two letters.
+// nearest is the known name that differs least.
 func nearest(name string) string {
-	best, limit := "", 3
 	known := []string{}
 	for _, f := range plugin.Fields() {
 		known = append(append(known, variable(f.Name)), names()[f.Name]...)
@@ -113,31 +113,5 @@ func nearest(name string) string {
 	for _, s := range ownSettings() {
 		known = append(known, s.name)
 	}
-	for _, n := range known {
-		if d := distance(name, n); d < limit || d == limit && best != "" && n < best {
-			best, limit = n, d
-		}
-	}
-	return strings.ToLower(best)
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0]++
-		for j := range len(b) {
-			cost := before
-			if a[i] != b[j] {
-				cost++
-			}
-			before = row[j+1]
-			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
+	return strings.ToLower(syntax.Nearest(name, known))
 }

@@ -161,6 +161,13 @@ func TestALoginThatIsNotJSON(t *testing.T) {
 	require.NotContains(t, err.Error(), "planted")
 }
 
+func TestAnUnknownVariableIsNamed(t *testing.T) {
+	a, _, _ := job(with(jobOf(t, "gitlab-ci-local"), "LAYERWRIGHT_BUILD_ARG", "A=b", "LAYERWRIGHT_HOST", "gitlab", "LAYERWRIGHT_XYZZY", "x"))
+	_, facts, _ := a.Read()
+	require.Equal(t, []string{"variable LAYERWRIGHT_BUILD_ARG is unknown and has no effect: did you mean LAYERWRIGHT_BUILD_ARGS?"}, facts.Notices[:1])
+	require.Len(t, facts.Notices, 2)
+}
+
 // TestTheJobsLogin: the engine has the job's variables, and what the user sets
 // comes first.
 func TestTheJobsLogin(t *testing.T) {

@@ -73,6 +73,7 @@ func Execute(ctx context.Context, a Adapter, proc Process, enter Enter) (shown b
 	plan, err := Prepare(values, facts, host)
 	a.Hide(plan.Secrets)
 	if err != nil {
+		plan.tell(proc)
 		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
 	}
 	steps := plan.Merge == nil && plan.PushFrom == "" // the others run none: they need nothing of the environment
@@ -90,6 +91,7 @@ func Execute(ctx context.Context, a Adapter, proc Process, enter Enter) (shown b
 		err = plan.skipExisting(ctx)
 	}
 	if err != nil || plan.Skip() != "" {
+		plan.tell(proc)
 		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
 	}
 	if steps {

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
@@ -114,4 +115,13 @@ func TestTheProcessThatBuildsAsksForTheToken(t *testing.T) {
 		require.Equal(t, !done, err != nil)
 		require.Equal(t, map[bool][]string{true: {"hide", "enter"}, false: {"hide", "enter", "token", "report"}}[done], o.did)
 	}
+}
+
+// TestNoticesComeWithMistakes: one may be the reason for the other.
+func TestNoticesComeWithMistakes(t *testing.T) {
+	var log bytes.Buffer
+	o := &order{values: of("load", "true", "images", "o/a", "cache-from", "type=gha"), host: host(nil)}
+	_, err := Execute(t.Context(), o, Process{Stderr: &log}, nil)
+	require.ErrorContains(t, err, "PLUGIN_TAR-PATH")
+	require.Equal(t, "NOTE: PLUGIN_CACHE-FROM type=gha has no effect: results of steps are kept in a registry\n", log.String())
 }

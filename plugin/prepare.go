@@ -110,7 +110,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 // refused are settings that would promise what the engine does not do.
 func (c *checker) refused(s Settings) {
 	if s.Load {
-		c.add("load", "there is no Docker engine to load the image into: write a file (tar-path, or an output of type=docker with dest=) and docker load it, or push")
+		c.add("load", "there is no Docker engine to load the image into: write a file (%s, or an output of type=docker with dest=) and docker load it, or push", c.spell("tar-path"))
 	}
 	off := []string{"", "false", "0", "none", "disabled"}
 	for name, value := range map[string]string{"provenance": s.Provenance, "sbom": s.SBOM} {

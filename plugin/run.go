@@ -46,6 +46,17 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	return hide.Outcome(out)
 }
 
+// tell shows the notices where nothing is built: one may say why a setting was not
+// understood.
+func (p *Plan) tell(proc Process) {
+	if proc.Stderr == nil {
+		return
+	}
+	for _, n := range p.Notices {
+		display.Early(p.Format, proc.Stderr, display.Options{Secrets: p.Secrets}, core.Notice{Level: core.Info, Text: n, Time: time.Now()})
+	}
+}
+
 // skipExisting looks for the tags, where that is wanted.
 func (p *Plan) skipExisting(ctx context.Context) error {
 	if !p.SkipExisting || p.Request.Outputs.NoPush || p.Skip() != "" {

@@ -107,7 +107,7 @@ func (p *Plan) cache(c *checker, facts Facts) {
 		if d := p.Request.Outputs.Destinations; len(d) > 0 {
 			repo, _ = core.DefaultCacheRepo(d[0]) // an invalid destination was complained about
 		} else if p.Names.Skip == "" {
-			c.add("cache", "without a destination there is no place for it: set cache-repo")
+			c.add("cache", "without a destination there is no place for it: set %s", c.spell("cache-repo"))
 		}
 	}
 	for _, line := range s.CacheFrom {
@@ -212,9 +212,9 @@ func (p *Plan) registry(c *checker, facts Facts) {
 	}
 	switch {
 	case s.Password == "" && s.Username != "":
-		c.add("password", "it is missing, and username is set")
+		c.add("password", "it is missing, and %s is set", c.spell("username"))
 	case s.Password != "" && s.Username == "":
-		c.add("username", "it is missing, and password is set")
+		c.add("username", "it is missing, and %s is set", c.spell("password"))
 	case s.Password != "" && p.Login.Registry == "":
 		if d := p.Request.Outputs.Destinations; len(d) > 0 {
 			if named, err := reference.ParseNormalizedNamed(d[0]); err == nil {
@@ -222,7 +222,7 @@ func (p *Plan) registry(c *checker, facts Facts) {
 			}
 		}
 		if p.Login.Registry == "" && p.Names.Skip == "" {
-			c.add("registry", "username and password are set, but not what for")
+			c.add("registry", "it is missing: %s and %s are set, but not what for", c.spell("username"), c.spell("password"))
 		}
 	}
 	for _, l := range append([]Login{p.Login}, facts.Logins...) {
