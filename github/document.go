@@ -114,6 +114,21 @@ comes after the checkout, and ` + "`.docker`" + ` belongs into ` + "`.dockerigno
 
 Tests run both in a container as the runner makes it; GitHub itself has not.
 
+Amazon's, Google's and Azure's registries take the job's own token, which it gets with the
+permission ` + "`id-token: write`" + `. ` + "`permissions`" + ` in a workflow takes away what it does not name:
+
+` + "```yaml" + `
+    permissions:
+      contents: read
+      id-token: write
+    steps:
+      - uses: layerwright/layerwright@v1
+        with:
+          push: true
+          images: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/app
+          aws-role: arn:aws:iam::123456789012:role/ci
+` + "```" + `
+
 ## Inputs
 
 | Input | What it does | Default | Example |

@@ -70,7 +70,9 @@ job's own credentials; there is nothing to log in to and no config.json to write
 branch's image is tagged with its slug (` + "`CI_COMMIT_REF_SLUG`" + `), on the default branch
 also ` + "`latest`" + `; a tag's image with the tag's name; a merge request's with the slug of
 its source branch. Where the group has a dependency proxy, images of Docker Hub come
-through it. Credentials of ` + "`DOCKER_AUTH_CONFIG`" + ` are used too.
+through it. Credentials of ` + "`DOCKER_AUTH_CONFIG`" + ` are used too. For registries of clouds the job's
+own token is enough: ` + "`id_tokens:`" + ` makes it, ` + "`LAYERWRIGHT_OIDC_TOKEN`" + ` takes it, beside a role, pool or
+client.
 
 ` + "`build.env`" + ` has IMAGE, IMAGE_WITH_DIGEST, IMAGE_DIGEST, IMAGE_ID and IMAGE_TAGS
 (references, separated by spaces) for later jobs. GitLab has no way to mask a value

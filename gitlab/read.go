@@ -61,7 +61,8 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 		delete(values, "images")
 		delete(values, "auto-tag")
 	}
-	return values, a.facts(), plugin.Host{Spell: variable, Env: env, ReadFile: a.job.ReadFile, Glob: a.job.Glob}
+	return values, a.facts(), plugin.Host{Spell: variable, Env: env, ReadFile: a.job.ReadFile, Glob: a.job.Glob,
+		NoToken: "the job gets a token in a variable with id_tokens:, and " + variable("oidc-token") + " takes it"}
 }
 
 // unknown says which variables look like settings and are none.
