@@ -29,6 +29,8 @@ type adapter struct {
 	token bool
 	// notices are said at the end: after masks, and by the process that builds.
 	notices []string
+	// problems are mistakes that Read has found, by input.
+	problems map[string]error
 
 	mu       sync.Mutex
 	steps    []step

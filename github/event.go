@@ -69,7 +69,7 @@ func (a *adapter) facts(values plugin.Values) plugin.Facts {
 		license = ""
 	}
 	return plugin.Facts{
-		Logins: a.ownLogin(values),
+		Logins: a.ownLogin(values), Problems: a.problems,
 		Event: tags.Event{
 			Name: env["GITHUB_EVENT_NAME"], Ref: env["GITHUB_REF"], SHA: sha,
 			DefaultBranch: p.Repository.DefaultBranch, BaseRef: base, Now: a.job.Now(), CommitTime: p.HeadCommit.Timestamp,

@@ -107,6 +107,12 @@ func TestTheEventSaysMore(t *testing.T) {
 	require.Equal(t, "https://h/n", p.Labels["org.opencontainers.image.url"])
 }
 
+func TestAnUnknownInputIsNamed(t *testing.T) {
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"build-arg": "A=b", "args": "x", "xyzzy": "x", "password": ""})}
+	_, notices := r.adapter().values()
+	require.Equal(t, []string{"input build-arg is unknown and has no effect: did you mean build-args?", "input xyzzy is unknown and has no effect"}, notices)
+}
+
 // TestMetadataActionsVariables are those of a step's env.
 func TestMetadataActionsVariables(t *testing.T) {
 	r := &run{env: with(jobOf(t, "pull-request"), map[string]string{"images": "o/a", "tags": "type=sha"}), event: `{"pull_request":{"head":{"sha":"0123456789abcdef0123456789abcdef01234567"}}}`}
@@ -145,6 +151,25 @@ func TestKanikoActionsNames(t *testing.T) {
 	require.Equal(t, 72*time.Hour, p.Request.Cache.TTL)
 	require.Equal(t, []string{"mirror.local"}, p.Request.Registry.Mirrors)
 	require.Equal(t, 2, p.Request.Registry.PushRetries)
+}
+
+// TestKanikoActionsFlags: what has an input is as good as that, and nothing is dropped.
+func TestKanikoActionsFlags(t *testing.T) {
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"tags": "o/a:1", "build-args": "A=1", "verbosity": "debug",
+		"kaniko-args": "--build-arg=B=2\n--skip-tls-verify\n--reproducible=true\n--snapshot-mode=redo\n--verbosity=info\n--registry-mirror=m\n--image-download-retry=4\n--cache-ttl=1h\n--destination=o/b:1"})}
+	a := r.adapter()
+	p, err := plugin.Prepare(a.Read())
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"A": "1", "B": "2"}, p.Request.BuildArgs)
+	require.Equal(t, []string{"o/a:1", "o/b:1"}, p.Request.Outputs.Destinations)
+	require.True(t, p.Request.Registry.SkipTLSVerify && p.Request.Outputs.Reproducible)
+	require.Equal(t, []any{[]string{"m"}, 4, time.Hour}, []any{p.Request.Registry.Mirrors, p.Request.Registry.PullRetries, p.Settings.CacheTTL})
+	require.Equal(t, []string{"input kaniko-args: --snapshot-mode has no effect", "input kaniko-args: --verbosity has no effect beside verbosity"}, a.notices)
+
+	r = &run{env: with(jobOf(t, "tag"), map[string]string{"tags": "o/a:1", "kaniko-args": "--build-arg A=geheim\n--what=geheim\n--target"})}
+	_, err = plugin.Prepare(r.adapter().Read())
+	require.ErrorContains(t, err, "input kaniko-args: there is no input for --build-arg A, --what, --target: write a flag a line")
+	require.NotContains(t, err.Error(), "geheim")
 }
 
 func TestWithoutACheckoutTheContextIsTheRepositoryAtTheCommit(t *testing.T) {
@@ -340,7 +365,7 @@ func TestActionYAMLAndSettingsAgree(t *testing.T) {
 		require.Contains(t, action.Inputs, f.Name, "a setting that nobody can reach")
 	}
 	for name, in := range action.Inputs {
-		require.True(t, settings[name] || strings.HasPrefix(in.Description, "another name of ") || strings.HasPrefix(in.Description, "has no effect: "), "%s does nothing", name)
+		require.True(t, settings[name] || strings.HasPrefix(in.Description, "another name of ") || strings.HasPrefix(in.Description, "has no effect: ") || name == kanikoInput, "%s does nothing", name)
 	}
 	require.Len(t, action.Inputs, len(Inputs()), "no name twice")
 	for _, in := range Inputs() {
@@ -351,6 +376,9 @@ func TestActionYAMLAndSettingsAgree(t *testing.T) {
 		// Each reaches the program: nothing but reading it makes the difference.
 		r := &run{env: with(map[string]string{}, map[string]string{in.Name: "value"})}
 		values, notices := r.adapter().values()
+		if in.Name == kanikoInput {
+			continue // TestKanikoActionsFlags
+		}
 		if in.Setting == "" {
 			require.Len(t, notices, 1, in.Name)
 			continue

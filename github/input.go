@@ -1,17 +1,19 @@
 package github
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // Input is one input of action.yml.
 type Input struct {
 	Name, Help, Default, Example string
-	// Setting is the neutral setting that the input sets; empty where the
-	// input has no effect, and Help says why.
+	// Setting is the neutral setting that the input sets; empty where it sets
+	// several, or has no effect, and Help says why.
 	Setting string
 	// Alias says that Setting has an input of its own name, which comes first.
 	Alias bool
@@ -55,6 +57,9 @@ func exampleOf(f plugin.Field) string {
 	return f.Sample()
 }
 
+// kanikoInput is int128/kaniko-action's for flags of Kaniko.
+const kanikoInput = "kaniko-args"
+
 // Inputs are all inputs, in the order of the documentation: one for each setting,
 // then other names for settings, then those without effect.
 func Inputs() []Input {
@@ -75,13 +80,13 @@ func Inputs() []Input {
 		of := list[slices.IndexFunc(list, func(in Input) bool { return in.Name == a[1] })]
 		list = append(list, Input{Name: a[0], Help: "another name of " + a[1], Default: of.Default, Example: of.Example, Setting: a[1], Alias: true})
 	}
+	list = append(list, Input{Name: kanikoInput, Help: "flags of Kaniko, one a line, for which there is an input", Example: "--single-snapshot"})
 	for _, n := range [][2]string{
 		{"builder", "there is no builder to choose"},
 		{"pull", "base images are always resolved anew"},
 		{"allow", "steps have no entitlements to ask for"},
 		{"call", "an action always builds"},
 		{"executor", "there is no executor image: this action is the builder"},
-		{"kaniko-args", "there are inputs of their own for what Kaniko's flags do"},
 		{"sep-tags", "outputs are lines"}, {"sep-labels", "outputs are lines"}, {"sep-annotations", "outputs are lines"},
 		{"bake-target", "no bake file is written"},
 	} {
@@ -93,7 +98,7 @@ func Inputs() []Input {
 // values reads the inputs. Those that have no effect but are set are returned as
 // notices.
 func (a *adapter) values() (values plugin.Values, notices []string) {
-	values = plugin.Values{}
+	values, a.problems = plugin.Values{}, map[string]error{}
 	lists := map[string]bool{}
 	for _, f := range plugin.Fields() {
 		lists[f.Name] = f.List()
@@ -106,6 +111,11 @@ func (a *adapter) values() (values plugin.Values, notices []string) {
 		}
 		switch {
 		case text == "":
+		case in.Name == kanikoInput:
+			more, err := kanikoArgs(lines(text), values)
+			if notices = append(notices, more...); err != nil {
+				a.problems[in.Name] = err
+			}
 		case in.Setting == "":
 			notices = append(notices, "input "+in.Name+" "+in.Help)
 		case in.Alias && values[in.Setting].Source != "" && values[in.Setting].Source != "default":
@@ -116,11 +126,33 @@ func (a *adapter) values() (values plugin.Values, notices []string) {
 			values[in.Setting] = plugin.Given{Values: []string{text}, Source: source}
 		}
 	}
+	notices = append(notices, unknown(a.job.Env)...)
 	// docker/metadata-action's variable.
 	if text := a.job.Env["DOCKER_METADATA_SHORT_SHA_LENGTH"]; text != "" && values["short-sha-length"].Source == "default" {
 		values["short-sha-length"] = plugin.Given{Values: []string{text}, Source: "DOCKER_METADATA_SHORT_SHA_LENGTH"}
 	}
 	return values, notices
+}
+
+// unknown says which inputs there are not. GitHub does so itself, where action.yml is
+// read; with uses: docker://… and on other servers nobody does.
+func unknown(env map[string]string) (notices []string) {
+	known := []string{"args", "entrypoint"} // of uses: docker://
+	for _, in := range Inputs() {
+		known = append(known, in.Name)
+	}
+	for _, variable := range slices.Sorted(maps.Keys(env)) {
+		name, ok := strings.CutPrefix(variable, "INPUT_")
+		if name = strings.ToLower(name); !ok || env[variable] == "" || slices.Contains(known, name) {
+			continue
+		}
+		text := "input " + name + " is unknown and has no effect"
+		if near := syntax.Nearest(name, known); near != "" {
+			text += ": did you mean " + near + "?"
+		}
+		notices = append(notices, text)
+	}
+	return notices
 }
 
 // lines splits a list as docker's actions do: one value a line, but for a value
