@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -23,18 +22,6 @@ func (f *flags) allowance(c *checker, r *core.Request) {
 	if f.timeout < 0 {
 		c.add("--timeout %s: write a duration such as 30m", f.timeout)
 	}
-}
-
-// ignored are the paths that no layer has.
-func (f *flags) ignored(c *checker) (list []string) {
-	for _, p := range f.ignorePaths {
-		if !path.IsAbs(p) || path.Clean(p) == "/" {
-			c.add("--ignore-path %s: write an absolute path below /", p)
-			continue
-		}
-		list = append(list, path.Clean(p))
-	}
-	return list
 }
 
 // exitTimeout is the exit code of timeout(1).

@@ -177,7 +177,7 @@ func TestUsageErrors(t *testing.T) {
 		{
 			"all problems at once",
 			[]string{"build", "-d", "UPPER/case", "--add-host", "x", "--ulimit", "y", "--shm-size", "z", "--platform", "a b", "--label", "l", "--build-context", "c", "--build-arg", "=v"},
-			[]string{"UPPER/case", "--add-host x", "--ulimit y", "--shm-size z", "--platform a b", "--label l", "--build-context c", "--build-arg: number 1: write KEY=VALUE"},
+			[]string{"UPPER/case", "--add-host x", "--ulimit y", "--shm-size z", "--platform a b", "--label: l: write KEY=VALUE", "--build-context: c: write NAME=WHERE", "--build-arg: number 1: write KEY=VALUE"},
 		},
 	}
 	for _, c := range cases {

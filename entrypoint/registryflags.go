@@ -69,29 +69,10 @@ func (f *flags) registrySettings(c *checker, env map[string]string) core.Registr
 	var errs []error
 	r.Maps, errs = syntax.RegistryMaps(append(slices.Clone(f.registry.maps), env["KANIKO_REGISTRY_MAP"]))
 	c.list("registry-map", errs)
-	for _, kv := range f.registry.certificates {
-		host, file, ok := strings.Cut(kv, "=")
-		if !ok || host == "" || file == "" {
-			c.add("--registry-certificate %s: write HOST=FILE", kv)
-			continue
-		}
-		if r.Certificates == nil {
-			r.Certificates = map[string][]string{}
-		}
-		r.Certificates[host] = append(r.Certificates[host], file)
-	}
-	for _, kv := range f.registry.clientCertificates {
-		host, pair, _ := strings.Cut(kv, "=")
-		cert, key, ok := strings.Cut(pair, ",")
-		if !ok || host == "" || cert == "" || key == "" {
-			c.add("--registry-client-cert %s: write HOST=CERT,KEY", kv)
-			continue
-		}
-		if r.ClientCertificates == nil {
-			r.ClientCertificates = map[string]core.ClientCertificate{}
-		}
-		r.ClientCertificates[host] = core.ClientCertificate{Cert: cert, Key: key}
-	}
+	r.Certificates, errs = syntax.Certificates(f.registry.certificates)
+	c.list("registry-certificate", errs)
+	r.ClientCertificates, errs = syntax.ClientCertificates(f.registry.clientCertificates)
+	c.list("registry-client-cert", errs)
 	if f.registry.helpers != nil {
 		r.CredentialHelpers, errs = syntax.CredentialHelpers(f.registry.helpers)
 		c.list("credential-helpers", errs)

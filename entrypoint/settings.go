@@ -44,7 +44,7 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 		Context: f.context(c, args), Dockerfile: f.dockerfile, Target: f.target,
 		NoCache: f.noCache, NoCacheFilter: f.noCacheFilter,
 		Hostname: f.hostname, CgroupParent: f.cgroupParent, Network: f.network.value,
-		Isolation: f.isolation.value, Snapshots: f.snapshots.value, Store: f.store, Force: f.force, ContextSubPath: f.subPath, DryRun: f.dryRun, IgnorePaths: f.ignored(c),
+		Isolation: f.isolation.value, Snapshots: f.snapshots.value, Store: f.store, Force: f.force, ContextSubPath: f.subPath, DryRun: f.dryRun, IgnorePaths: each(c, "ignore-path", f.ignorePaths, syntax.ImagePath),
 	}}
 	if s.fromStdin = f.dockerfile == "-"; s.fromStdin {
 		s.Dockerfile = "Dockerfile"
@@ -60,13 +60,15 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 	f.allowance(c, &s.Request)
 	s.Platforms = splitPlatforms(c, f.platforms)
 	s.BuildArgs = c.buildArgs(f.buildArgs, env)
-	s.Labels = pairs(c, "label", f.labels)
-	s.NamedContexts = namedContexts(c, f.contexts)
+	var wrong []error
+	s.Labels, wrong = syntax.Pairs(f.labels)
+	c.list("label", wrong)
+	s.NamedContexts, wrong = syntax.Contexts(f.contexts)
+	c.list("build-context", wrong)
 	buildSecrets, credentialFiles := splitSecrets(f.secrets)
 	secrets := &syntax.Secrets{Env: env}
 	c.list("secret", secrets.Docker(buildSecrets))
 	s.Secrets = secrets.List
-	var wrong []error
 	s.SSH, wrong = syntax.SSH(f.ssh, env)
 	c.list("ssh", wrong)
 	f.limits(c, &s.Request)
@@ -167,29 +169,6 @@ func (c *checker) buildArgs(given []string, env map[string]string) map[string]st
 	args, errs := syntax.BuildArgs(given, env)
 	c.list("build-arg", errs)
 	return args
-}
-
-func namedContexts(c *checker, given []string) map[string]string {
-	m := pairs(c, "build-context", given)
-	for name, value := range m {
-		if err := core.CheckContext(value, true); err != nil {
-			c.add("--build-context %s: %w", name, err)
-		}
-	}
-	return m
-}
-
-func pairs(c *checker, flag string, given []string) map[string]string {
-	m := map[string]string{}
-	for _, kv := range given {
-		k, v, err := syntax.Pair(kv)
-		if err != nil || flag == "build-context" && v == "" {
-			c.add("--%s %s: write %s=VALUE", flag, kv, map[bool]string{true: "NAME", false: "KEY"}[flag == "build-context"])
-			continue
-		}
-		m[k] = v
-	}
-	return m
 }
 
 // limits are the settings of steps.

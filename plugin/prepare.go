@@ -68,7 +68,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 		// file is not in doubt.
 		r.Dockerfile = ""
 	}
-	r.ContextSubPath, r.IgnorePaths = s.ContextSubPath, c.paths("ignore-paths", split(s.IgnorePaths))
+	r.ContextSubPath, r.IgnorePaths = s.ContextSubPath, each(c, "ignore-paths", split(s.IgnorePaths), syntax.ImagePath)
 	r.NoCache, r.NoCacheFilter = s.NoCache, split(s.NoCacheFilters)
 	r.Hostname, r.CgroupParent, r.Store = s.Hostname, s.CgroupParent, s.Store
 	r.Network = c.choice("network", s.Network, "default", "host", "none")

@@ -82,39 +82,18 @@ func (c *checker) buildArgs(list []string) map[string]string {
 }
 
 func (c *checker) pairs(setting string, list []string) map[string]string {
-	m := map[string]string{}
-	for _, kv := range list {
-		k, v, err := syntax.Pair(kv)
-		if err != nil {
-			c.add(setting, "%s: %w", kv, err)
-			continue
-		}
-		m[k] = v
-	}
+	m, errs := syntax.Pairs(list)
+	c.list(setting, errs)
 	return m
 }
 
 func (c *checker) namedContexts(list []string) map[string]string {
-	m := c.pairs("build-contexts", list)
-	for name, value := range m {
-		if err := core.CheckContext(value, true); err != nil {
-			c.add("build-contexts", "%s: %w", name, err)
-		}
-	}
+	m, errs := syntax.Contexts(list)
+	c.list("build-contexts", errs)
 	return m
 }
 
 func (c *checker) hosts(list []string) []string { return each(c, "add-hosts", list, syntax.Host) }
-
-// paths are those of an image.
-func (c *checker) paths(setting string, list []string) []string {
-	for _, p := range list {
-		if !strings.HasPrefix(p, "/") {
-			c.add(setting, "%s: write a path of the image, which begins with /", p)
-		}
-	}
-	return list
-}
 
 func (c *checker) ulimits(list []string) []string { return each(c, "ulimit", list, syntax.Ulimit) }
 

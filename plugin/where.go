@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/distribution/reference"
 
@@ -181,23 +180,10 @@ func (p *Plan) registry(c *checker, facts Facts) {
 		r.CredentialHelpers, errs = syntax.CredentialHelpers(s.CredentialHelpers)
 		c.list("credential-helpers", errs)
 	}
-	for host, files := range c.pairs("registry-client-certs", s.ClientCertificates) {
-		cert, key, ok := strings.Cut(files, ",")
-		if !ok || cert == "" || key == "" {
-			c.add("registry-client-certs", "%s: write HOST=CERT,KEY", host)
-			continue
-		}
-		if r.ClientCertificates == nil {
-			r.ClientCertificates = map[string]core.ClientCertificate{}
-		}
-		r.ClientCertificates[host] = core.ClientCertificate{Cert: cert, Key: key}
-	}
-	for host, file := range c.pairs("registry-certificates", split(s.Certificates)) {
-		if r.Certificates == nil {
-			r.Certificates = map[string][]string{}
-		}
-		r.Certificates[host] = []string{file}
-	}
+	r.ClientCertificates, errs = syntax.ClientCertificates(s.ClientCertificates)
+	c.list("registry-client-certs", errs)
+	r.Certificates, errs = syntax.Certificates(split(s.Certificates))
+	c.list("registry-certificates", errs)
 	r.Environment = maps.Clone(c.host.Env)
 	if r.Environment == nil {
 		r.Environment = map[string]string{}

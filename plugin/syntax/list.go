@@ -20,6 +20,70 @@ func Pair(text string) (key, value string, err error) {
 	return key, value, nil
 }
 
+// Pairs are those of KEY=VALUE.
+func Pairs(list []string) (pairs map[string]string, errs []error) {
+	pairs = map[string]string{}
+	for _, text := range list {
+		k, v, err := Pair(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", text, err))
+			continue
+		}
+		pairs[k] = v
+	}
+	return pairs, errs
+}
+
+// Contexts are named build contexts: NAME=WHERE.
+func Contexts(list []string) (contexts map[string]string, errs []error) {
+	contexts = map[string]string{}
+	for _, text := range list {
+		name, where, err := Pair(text)
+		if err != nil || where == "" {
+			errs = append(errs, fmt.Errorf("%s: write NAME=WHERE", WithoutURLSecrets(text)))
+			continue
+		}
+		if err := core.CheckContext(where, true); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+		contexts[name] = where
+	}
+	return contexts, errs
+}
+
+// Certificates are files that are trusted for a host: HOST=FILE.
+func Certificates(list []string) (files map[string][]string, errs []error) {
+	for _, text := range list {
+		host, file, err := Pair(text)
+		if err != nil || file == "" {
+			errs = append(errs, fmt.Errorf("%s: write HOST=FILE", text))
+			continue
+		}
+		if files == nil {
+			files = map[string][]string{}
+		}
+		files[host] = append(files[host], file)
+	}
+	return files, errs
+}
+
+// ClientCertificates are what hosts get to see: HOST=CERT,KEY.
+func ClientCertificates(list []string) (certificates map[string]core.ClientCertificate, errs []error) {
+	for _, text := range list {
+		host, files, err := Pair(text)
+		cert, key, ok := strings.Cut(files, ",")
+		if err != nil || !ok || cert == "" || key == "" {
+			errs = append(errs, fmt.Errorf("%s: write HOST=CERT,KEY", text))
+			continue
+		}
+		if certificates == nil {
+			certificates = map[string]core.ClientCertificate{}
+		}
+		certificates[host] = core.ClientCertificate{Cert: cert, Key: key}
+	}
+	return certificates, errs
+}
+
 // Fields are those of KEY=VALUE,KEY=VALUE; one with commas stands in double quotes, as
 // a whole. Keys become lowercase, and those of switches may stand alone.
 func Fields(text string, switches ...string) (map[string]string, error) {

@@ -177,3 +177,21 @@ func TestSecretsInURLs(t *testing.T) {
 	}
 	require.Equal(t, "https://***@h/o", WithoutURLSecrets("https://user:s3cret@h/o"))
 }
+
+func TestPairsWithAForm(t *testing.T) {
+	files, errs := Certificates([]string{"h=a", "h=b", "i=c", "h", "=x", "h="})
+	require.Equal(t, map[string][]string{"h": {"a", "b"}, "i": {"c"}}, files)
+	require.Equal(t, "h: write HOST=FILE\n=x: write HOST=FILE\nh=: write HOST=FILE", says(errs))
+	client, errs := ClientCertificates([]string{"h=c,k", "h=c", "h=,k"})
+	require.Equal(t, map[string]core.ClientCertificate{"h": {Cert: "c", Key: "k"}}, client)
+	require.Len(t, errs, 2)
+	contexts, errs := Contexts([]string{"a=docker-image://x", "b=", "https://u:s3cret@h", "c=s3://x"})
+	require.Contains(t, contexts, "a")
+	require.Len(t, errs, 3)
+	require.NotContains(t, says(errs), "s3cret")
+	for text, want := range map[string]string{"/a/../b/": "/b", "/": "", "/a/..": "", "a": "", "": ""} {
+		got, err := ImagePath(text)
+		require.Equal(t, want, got)
+		require.Equal(t, want == "", err != nil)
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"regexp"
 	"strings"
 
@@ -56,6 +57,14 @@ func Size(text string) (int64, error) {
 		return 0, errors.New("write a size such as 64m")
 	}
 	return n, nil
+}
+
+// ImagePath is an absolute path of an image, in its normal form, and not the root.
+func ImagePath(text string) (string, error) {
+	if clean := path.Clean(text); path.IsAbs(text) && clean != "/" {
+		return clean, nil
+	}
+	return "", errors.New("write an absolute path below /")
 }
 
 // MinFree is a number of bytes as the engine has it: there 0 is the default, and less
