@@ -151,9 +151,9 @@ var adapters = map[string][]string{
 	"plugin/display": {"core"},
 	"plugin/syntax":  {"core"},
 	"plugin":         {"core", "plugin/display", "plugin/syntax", "plugin/tags"},
-	"github":         {"core", "plugin", "plugin/tags"},
-	"drone":          {"core", "plugin", "plugin/tags"},
-	"gitlab":         {"core", "plugin", "plugin/tags"},
+	"github":         {"core", "plugin", "plugin/syntax", "plugin/tags"},
+	"drone":          {"core", "plugin", "plugin/syntax", "plugin/tags"},
+	"gitlab":         {"core", "plugin", "plugin/syntax", "plugin/tags"},
 }
 
 func TestAdaptersKnowOnlyThePluginAndTheEnginesFront(t *testing.T) {

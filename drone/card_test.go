@@ -81,7 +81,26 @@ func TestTheCardHasAllMistakes(t *testing.T) {
 	delete(env, "PLUGIN_REPO")
 	c, _ = end(t, env, plugin.Report{})
 	require.Len(t, c.Problems, 1)
-	require.Contains(t, c.Problems[0].Text, "nowhere to push to")
+	require.Equal(t, "setting repo", c.Problems[0].Setting)
+	require.Contains(t, c.Problems[0].Text, "it is missing: name the image")
+}
+
+// TestATagIsNoImage: docker would push 1.0 to Docker Hub's library.
+func TestATagIsNoImage(t *testing.T) {
+	without := func(kv ...string) map[string]string {
+		env := step(kv...)
+		delete(env, "PLUGIN_REPO")
+		return env
+	}
+	require.Contains(t, wrong(t, without("TAGS", "1.0,latest"), nil), "setting repo: it is missing")
+	require.Contains(t, wrong(t, without("PUSH_ONLY", "true", "SOURCE_TAR_PATH", "x"), nil), "setting repo: it is missing")
+	require.Equal(t, []string{"r.example/a:1"}, prepare(t, without("TAGS", "r.example/a:1")).Request.Outputs.Destinations)
+	require.Equal(t, []string{"o/b"}, prepare(t, without("OUTPUTS", "type=image,name=o/b,push=true")).Request.Outputs.Destinations)
+	for _, kv := range [][]string{{"TAGS", "1.0", "NO_PUSH", "true"}, {"TAGS", "1.0", "TAR_PATH", "x"}} {
+		p := prepare(t, without(kv...))
+		require.Empty(t, p.Request.Outputs.Destinations)
+		require.Equal(t, []string{"the tags of setting tags have no effect without repo"}, p.Notices)
+	}
 }
 
 func TestTheCardGoesWhereItIsWanted(t *testing.T) {

@@ -59,17 +59,10 @@ func exampleOf(f plugin.Field) string {
 	switch {
 	case f.Secret && !f.List():
 		return "{from_secret: " + strings.ToLower(variable(f.Name)) + "}"
-	case f.Example != "":
-		return f.Example
-	case f.Default == "false":
+	case f.Name == "auto-tag":
 		return "true"
-	case f.Default == "true":
-		return "false"
 	}
-	return map[string]string{
-		"network": "none", "cgroup-parent": "/builds", "auto-tag": "true", "image-format": "docker", "compression": "zstd", "attests": "type=sbom,disabled=true",
-		"docker-config": ".docker", "push-retry": "5", "pull-retry": "5", "cache-mounts": "off", "isolation": "inplace", "verbosity": "debug", "log-format": "json",
-	}[f.Name]
+	return f.Sample()
 }
 
 const documentationHead = `# Drone, Woodpecker and Harness
@@ -105,7 +98,9 @@ Without tags the file ` + "`.tags`" + ` is read, and without that the tag is lat
 
 Lists are lists of YAML, or separated by commas, or JSON. Drone joins them with commas
 and escapes nothing: a part of build_args or labels without "=" belongs to the value
-before it. Maps of YAML arrive as JSON, and are KEY=VALUE.
+before it. Maps of YAML arrive as JSON, and are KEY=VALUE. ` + "`secrets`" + ` are ID=VALUE, or docker's
+` + "`id=ID,env=VARIABLE`" + ` and ` + "`id=ID,src=FILE`" + `. A proxy in the step's variables (` + "`HTTP_PROXY`" + ` and its
+like) is a build argument, too, as in drone-docker.
 
 Settings that are unknown are named in the log, with the nearest known name; known ones
 that do nothing here, with the reason. Values are never given to a shell.

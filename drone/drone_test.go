@@ -171,7 +171,11 @@ func TestEverySettingCanBeReached(t *testing.T) {
 			if f.Name == "auto-tag" || name == "SOURCE_TAR_PATH" {
 				continue // true means drone; of no effect without push_only
 			}
-			a, _ := job(map[string]string{"PLUGIN_" + strings.ReplaceAll(name, "_", "-"): "a=value"}, map[string]string{})
+			env := map[string]string{"PLUGIN_REPO": "o/a", "PLUGIN_" + strings.ReplaceAll(name, "_", "-"): "a=value"}
+			if f.Name == "images" && name != "REPO" {
+				delete(env, "PLUGIN_REPO")
+			}
+			a, _ := job(env, map[string]string{})
 			values, _, _ := a.Read()
 			require.Equal(t, []string{"a=value"}, values[f.Name].Values, name)
 		}

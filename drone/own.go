@@ -24,7 +24,7 @@ type own struct {
 	BuildArgsFromEnv  list   `env:"BUILD_ARGS_FROM_ENV" example:"VERSION,NPM_REGISTRY" help:"names of variables that become build arguments"`
 	LabelSchema       pairs  `env:"LABEL_SCHEMA" example:"vendor=Us" help:"labels, to which org.opencontainers.image. is put in front"`
 	RepoLink          string `env:"REPO_LINK" default:"$DRONE_REPO_LINK" example:"https://git.example/team/app" help:"URL of the project, for the labels"`
-	Secret            secret `env:"SECRET" example:"id=npm,env=NPM_TOKEN" help:"one secret of RUN --mount=type=secret: id=, and env= or src="`
+	Secret            string `env:"SECRET" example:"id=npm,env=NPM_TOKEN" help:"one secret of RUN --mount=type=secret: id=, and env= or src="`
 	TagsFile          string `env:"TAGS_FILE" default:".tags" example:"build/tags" help:"file with tags, used where there are no tags"`
 	EnvFile           string `env:"ENV_FILE" example:".env" help:"file of KEY=VALUE lines that are variables of this step, too; those that are set already stay"`
 	Logins            logins `env:"LOGINS" example:"[{\"registry\":\"r.example\",\"username\":\"u\",\"password\":\"…\"}]" help:"logins at several registries: a list of registry, username and password"`
@@ -130,33 +130,5 @@ func (l *logins) UnmarshalText(text []byte) error {
 		}
 	}
 	*l = all
-	return nil
-}
-
-// secret is id=ID,env=VARIABLE or id=ID,src=FILE, as docker build has it.
-type secret struct{ id, variable, file string }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (s *secret) UnmarshalText(text []byte) error {
-	for _, part := range strings.Split(string(text), ",") {
-		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
-		switch key {
-		case "id":
-			s.id = value
-		case "env":
-			s.variable = value
-		case "src", "source":
-			s.file = value
-		case "type":
-		default:
-			return errors.New("write id=ID,env=VARIABLE or id=ID,src=FILE")
-		}
-	}
-	if s.id == "" || s.variable != "" && s.file != "" {
-		return errors.New("write id=ID,env=VARIABLE or id=ID,src=FILE")
-	}
-	if s.variable == "" && s.file == "" {
-		s.variable = s.id // as with docker
-	}
 	return nil
 }

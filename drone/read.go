@@ -1,6 +1,7 @@
 package drone
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"github.com/joho/godotenv"
 
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/syntax"
 	"github.com/layerwright/layerwright/plugin/tags"
 )
 
@@ -181,11 +183,68 @@ func (a *adapter) arguments(r *reading) {
 	if link := a.own.RepoLink; link != "" {
 		r.facts.Project.URL = link
 	}
-	switch s := a.own.Secret; {
-	case s.variable != "":
-		r.set("secret-envs", "SECRET", append(slices.Clone(r.values["secret-envs"].Values), s.id+"="+s.variable)...)
-	case s.file != "":
-		r.set("secret-files", "SECRET", append(slices.Clone(r.values["secret-files"].Values), s.id+"="+s.file)...)
+	a.proxies(r)
+	if text := a.own.Secret; text != "" {
+		a.secret(r, "SECRET", text)
+	}
+	if list, ok := dockerForm(r.values["secrets"].Values); ok {
+		delete(r.values, "secrets")
+		for _, text := range list {
+			a.secret(r, "SECRETS", text)
+		}
+	}
+}
+
+// secret adds one in docker's form.
+func (a *adapter) secret(r *reading, name, text string) {
+	s, err := syntax.DockerSecret(text, a.env)
+	setting, value := "secret-files", s.ID+"="+s.File
+	if s.Variable != "" {
+		setting, value = "secret-envs", s.ID+"="+s.Variable
+	}
+	if err != nil {
+		r.facts.Problems[strings.ToLower(name)] = err
+		return
+	}
+	r.set(setting, name, append(slices.Clone(r.values[setting].Values), value)...)
+}
+
+// dockerForm takes a list of secrets apart that are written as Woodpecker's plugin for
+// docker has them: id=ID,src=FILE, also with a backslash before the comma.
+func dockerForm(lines []string) (list []string, ok bool) {
+	for _, line := range lines {
+		line = strings.ReplaceAll(strings.TrimSpace(line), `\,`, ",")
+		rest, isDocker := strings.CutPrefix(line, "id=")
+		if !isDocker {
+			return nil, false
+		}
+		for _, part := range strings.Split(rest, ",id=") {
+			list = append(list, "id="+part)
+		}
+	}
+	return list, len(list) > 0
+}
+
+// proxies are build arguments too where the step has them in its variables, as in
+// drone-docker. Their passwords are hidden.
+func (a *adapter) proxies(r *reading) {
+	args := slices.Clone(r.values["build-args"].Values)
+	before := len(args)
+	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy"} {
+		for _, n := range []string{name, strings.ToUpper(name)} {
+			given := slices.ContainsFunc(args, func(arg string) bool { return arg == n || strings.HasPrefix(arg, n+"=") })
+			if a.env[n] == "" || given {
+				continue
+			}
+			args = append(args, n)
+			for _, secret := range syntax.URLSecrets(a.env[n]) {
+				r.facts.Secrets = append(r.facts.Secrets, string(secret))
+			}
+		}
+	}
+	if len(args) > before {
+		source := cmp.Or(r.values["build-args"].Source, "the step's proxy")
+		r.values["build-args"] = plugin.Given{Values: args, Source: source}
 	}
 }
 

@@ -1,7 +1,10 @@
 package drone
 
 import (
+	"cmp"
 	"errors"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/layerwright/layerwright/core"
@@ -61,6 +64,7 @@ func (a *adapter) cloud(given map[string]string) string {
 // names puts the registry before names where Drone's plugins do so: those for
 // clouds always, the others when told.
 func (a *adapter) names(r *reading) {
+	a.withoutRepo(r)
 	registry := registryOf(r.given)
 	cloud := core.CloudOf(domain(registry))
 	if text := r.first("registry"); text != "" {
@@ -90,6 +94,24 @@ func (a *adapter) names(r *reading) {
 				r.values[setting].Values[i] = domain(registry) + "=" + text
 			}
 		}
+	}
+}
+
+// withoutRepo refuses to take a tag for an image's name: what is written without a
+// registry, a path or a tag is one in Drone.
+func (a *adapter) withoutRepo(r *reading) {
+	isName := func(text string) bool { return strings.ContainsAny(text, "/:") || strings.Contains(text, "name=") }
+	if len(r.values["images"].Values) > 0 || slices.ContainsFunc(r.values["tags"].Values, isName) || slices.ContainsFunc(r.values["outputs"].Values, isName) {
+		return
+	}
+	push, err := strconv.ParseBool(cmp.Or(r.first("push"), "true"))
+	elsewhere := r.first("tar-path") + r.first("oci-layout-path") + r.first("outputs")
+	if (push || err != nil) && elsewhere == "" {
+		r.facts.Problems["images"] = errors.New("it is missing: name the image, as in registry.example/team/app, or set no_push")
+	}
+	if tags := r.values["tags"]; len(tags.Values) > 0 {
+		delete(r.values, "tags")
+		a.notices = append(a.notices, "the tags of "+tags.Source+" have no effect without repo")
 	}
 }
 

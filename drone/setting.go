@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // names are further names of a setting, in the order in which they are looked
@@ -13,14 +14,16 @@ import (
 func names() map[string][]string {
 	return map[string][]string{
 		"file": {"DOCKERFILE"}, "images": {"REPO"}, "tags": {"TAG"}, "platforms": {"PLATFORM", "CUSTOM_PLATFORM"},
-		"auto-tag": {"DEFAULT_TAGS"}, "auto-tag-suffix": {"DEFAULT_SUFFIX"}, "expand-tags": {"EXPAND_TAG"}, "labels": {"CUSTOM_LABELS", "LABEL"}, "default-labels": {"AUTO_LABEL"},
+		"auto-tag": {"DEFAULT_TAGS"}, "auto-tag-suffix": {"DEFAULT_SUFFIX"}, "expand-tags": {"EXPAND_TAG"}, "labels": {"CUSTOM_LABELS", "LABEL"}, "default-labels": {"AUTO_LABEL", "AUTO_LABELS"}, "outputs": {"OUTPUT"},
 		"tar-path": {"DESTINATION_TAR_PATH"}, "push-from": {"SOURCE_TAR_PATH"}, "cache": {"ENABLE_CACHE"}, "registry-mirrors": {"MIRROR", "MIRRORS"},
 		"insecure-registries": {"INSECURE_REGISTRY"}, "registry-certificates": {"REGISTRY_CERTIFICATE"}, "registry-client-certs": {"REGISTRY_CLIENT_CERT"},
 		"skip-tls-verify-registries": {"SKIP_TLS_VERIFY_REGISTRY"}, "add-hosts": {"ADD_HOST"}, "pull-retry": {"IMAGE_DOWNLOAD_RETRY"},
 		"verbosity": {"LOG_LEVEL"}, "ignore-paths": {"IGNORE_PATH"}, "secret-envs": {"SECRETS_FROM_ENV"}, "secret-files": {"SECRETS_FROM_FILE"}, "ssh-key": {"SSH_AGENT_KEY"},
 		"single-snapshot": {"SQUASH"}, "skip-if-tag-exists": {"SKIP_PUSH_IF_TAG_EXISTS"},
 		"aws-access-key-id": {"ACCESS_KEY"}, "aws-secret-access-key": {"SECRET_KEY"}, "aws-role": {"ASSUME_ROLE"}, "aws-external-id": {"EXTERNAL_ID"}, "aws-region": {"REGION"},
-		"google-key": {"JSON_KEY"}, "google-project-number": {"PROJECT_NUMBER"}, "google-pool-id": {"POOL_ID"}, "google-provider-id": {"PROVIDER_ID"}, "google-service-account": {"SERVICE_ACCOUNT_EMAIL"},
+		"create-repository": {"ECR_CREATE_REPOSITORY"}, "lifecycle-policy": {"ECR_LIFECYCLE_POLICY"}, "repository-policy": {"ECR_REPOSITORY_POLICY"}, "scan-on-push": {"ECR_SCAN_ON_PUSH"},
+		"google-access-token": {"ACCESS_TOKEN"},
+		"google-key":          {"JSON_KEY"}, "google-project-number": {"PROJECT_NUMBER"}, "google-pool-id": {"POOL_ID"}, "google-provider-id": {"PROVIDER_ID"}, "google-service-account": {"SERVICE_ACCOUNT_EMAIL"},
 		"azure-client-id": {"CLIENT_ID"}, "azure-client-secret": {"CLIENT_SECRET"}, "azure-client-certificate": {"CLIENT_CERTIFICATE"}, "azure-tenant-id": {"TENANT_ID"},
 		"oidc-token": {"OIDC_TOKEN_ID"},
 	}
@@ -54,7 +57,7 @@ func ignored() map[string]string {
 	list := map[string]string{
 		"COMPRESS": "the context is not sent anywhere", "PULL_IMAGE": "base images are always resolved anew", "QUIET": "use verbosity",
 		"EMAIL": "registries do not ask for it", "FORCE": "it is for running Kaniko outside of its image",
-		"LOG_TIMESTAMP": "Drone shows times itself", "CACHE_COPY_LAYERS": "results of all steps are kept", "CACHE_RUN_LAYERS": "results of all steps are kept",
+		"LOG_TIMESTAMP":     "Drone shows times itself",
 		"WORKLOAD_IDENTITY": "json_key says itself what it is", "SUBSCRIPTION_ID": "it is for a link to Azure's portal, which is not made",
 		"DAEMON_REGISTRY": "the artifact file names the registry", "COSIGN_PASSWORD": "images are not signed here", "COSIGN_PARAMS": "images are not signed here",
 	}
@@ -101,9 +104,8 @@ func settings(env map[string]string) map[string]string {
 	return out
 }
 
-// nearest is the known name that differs least, in at most two letters.
+// nearest is the known name that differs least.
 func nearest(name string) string {
-	best, limit := "", 3
 	known := []string{}
 	for _, f := range plugin.Fields() {
 		known = append(append(known, variable(f.Name)), names()[f.Name]...)
@@ -111,31 +113,5 @@ func nearest(name string) string {
 	for _, s := range ownSettings() {
 		known = append(known, s.name)
 	}
-	for _, n := range known {
-		if d := distance(name, n); d < limit || d == limit && best != "" && n < best {
-			best, limit = n, d
-		}
-	}
-	return strings.ToLower(best)
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before := row[0]
-		row[0]++
-		for j := range len(b) {
-			cost := before
-			if a[i] != b[j] {
-				cost++
-			}
-			before = row[j+1]
-			row[j+1] = min(cost, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
+	return strings.ToLower(syntax.Nearest(name, known))
 }

@@ -209,3 +209,40 @@ func TestEverySettingOfDronesPluginsIsKnown(t *testing.T) {
 		}
 	}
 }
+
+// TestASecretInDockersForm is drone-docker's setting of one secret.
+func TestASecretInDockersForm(t *testing.T) {
+	of := func(text string) plugin.Values {
+		a, _ := job(step("SECRET", text, "NPM", "x"), map[string]string{})
+		values, _, _ := a.Read()
+		return values
+	}
+	require.Equal(t, []string{"id=NPM"}, of("type=env,id=id,src=NPM")["secret-envs"].Values)
+	require.Equal(t, []string{"a=file"}, of("type=file,id=a,source=file")["secret-files"].Values)
+	for _, text := range []string{"TOKEN=geheim", "id=a,geheim", "src=geheim", "id=a,src=x,env=y"} {
+		a, _ := job(step("SECRET", text), map[string]string{})
+		_, err := plugin.Prepare(a.Read())
+		require.ErrorContains(t, err, "setting secret: ")
+		require.NotContains(t, err.Error(), "geheim")
+	}
+}
+
+// TestSecretsAsWoodpeckersPluginHasThem: a list that Woodpecker has joined with commas.
+func TestSecretsAsWoodpeckersPluginHasThem(t *testing.T) {
+	env := step("SECRETS", `id=a\,src=file,id=b,env=NPM`)
+	env["NPM"] = "geheim-2"
+	p := with(t, env, map[string]string{"file": "geheim-1"})
+	require.Len(t, p.Request.Secrets, 2)
+	require.Contains(t, p.Secrets, []byte("geheim-1"))
+	require.Equal(t, []core.Secret{{ID: "a", Value: []byte("b,c")}}, prepare(t, step("SECRETS", "a=b,c")).Request.Secrets)
+	require.Contains(t, wrong(t, step("SECRETS", "id=a,geheim"), nil), "setting secrets: write id=ID,src=FILE")
+}
+
+// TestProxiesAreBuildArguments, as drone-docker makes them.
+func TestProxiesAreBuildArguments(t *testing.T) {
+	env := step("BUILD_ARGS", "A=1,no_proxy=own")
+	env["HTTP_PROXY"], env["https_proxy"], env["no_proxy"] = "http://u:geheim@p:3128", "http://q", "h"
+	p := prepare(t, env)
+	require.Equal(t, map[string]string{"A": "1", "no_proxy": "own", "HTTP_PROXY": "http://u:geheim@p:3128", "https_proxy": "http://q"}, p.Request.BuildArgs)
+	require.Contains(t, p.Secrets, []byte("geheim"))
+}

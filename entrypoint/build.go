@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 func (p *process) buildCommand() *cobra.Command {
@@ -168,35 +170,34 @@ func (s *settings) load(stdin io.Reader) (masks [][]byte, err error) {
 		// Never nil: an empty one is an error of the Dockerfile.
 		s.DockerfileData = append(make([]byte, 0, len(data)+1), data...)
 	}
+	masks = syntax.URLSecrets(s.Context)
+	for _, where := range s.NamedContexts {
+		masks = append(masks, syntax.URLSecrets(where)...)
+	}
+	c := &checker{}
 	for i, secret := range s.Secrets {
 		if secret.File != "" {
 			// Handed on as a value: a pipe, as in src=<(command), can be
 			// read only once.
-			value, err := readSecret(secret)
+			value, err := readSecret(secret.File)
 			if err != nil {
-				return nil, err
+				c.add("--secret: secret %s: %w", secret.ID, err)
 			}
 			s.Secrets[i] = core.Secret{ID: secret.ID, Value: value}
 		}
 		masks = append(masks, s.Secrets[i].Value)
 	}
-	return masks, nil
+	return masks, c.err()
 }
 
-// maxSecret is BuildKit's limit for a secret.
-const maxSecret = 500 << 10
-
-func readSecret(secret core.Secret) (data []byte, err error) {
-	f, err := os.Open(secret.File)
+func readSecret(name string) (data []byte, err error) {
+	f, err := os.Open(name)
 	if err != nil {
-		return nil, &core.Error{Kind: core.KindUsage, Op: "secret " + secret.ID, Err: err, Remedy: "Give --secret id=" + secret.ID + ",src=FILE an existing file, or env=VARIABLE."}
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if data, err = io.ReadAll(io.LimitReader(f, maxSecret+1)); err != nil {
-		return nil, &core.Error{Kind: core.KindUsage, Op: "secret " + secret.ID, Err: err}
+	if data, err = io.ReadAll(io.LimitReader(f, syntax.MaxSecret+1)); err == nil && len(data) > syntax.MaxSecret {
+		err = fmt.Errorf("%s is larger than 500 KiB", name)
 	}
-	if len(data) > maxSecret {
-		return nil, usage("secret %s: %s is larger than 500 KiB", secret.ID, secret.File)
-	}
-	return data, nil
+	return data, err
 }

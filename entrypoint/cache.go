@@ -1,14 +1,13 @@
 package main
 
 import (
-	"strings"
 	"time"
 
-	"github.com/distribution/reference"
 	"github.com/docker/go-units"
 	"github.com/spf13/pflag"
 
 	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // cacheFlags are the flags of the layer cache as they were written.
@@ -21,6 +20,9 @@ type cacheFlags struct {
 	noPush, explain       bool
 	mounts                choice
 	mountSize, scope, dir string
+
+	// notices are what the settings come to, where that may surprise.
+	notices []string
 }
 
 // defaultCacheTTL is Kaniko's: two weeks.
@@ -64,7 +66,7 @@ func (f *cacheFlags) settings(c *checker, given map[string]bool, destinations []
 		}
 		out.Repo = repo
 	}
-	out.Repo = f.repository(c, "cache-repo", out.Repo)
+	out.Repo = c.repository(out.Repo)
 	out.Mounts = f.mounts.value == "on" || f.mounts.value == "auto" && f.repo != ""
 	out.Scope = f.scope
 	var err error
@@ -72,40 +74,28 @@ func (f *cacheFlags) settings(c *checker, given map[string]bool, destinations []
 		c.add("--cache-mount-max-size %s: write a size such as 500m or 2g", f.mountSize)
 	}
 	for _, from := range f.from {
-		out.From = append(out.From, f.repository(c, "cache-from", cacheReference(from)))
+		repo, note, err := syntax.CachePlace(from)
+		if err != nil {
+			c.add("--cache-from %s: %w", from, err)
+		}
+		if note != "" {
+			f.notices = append(f.notices, "--cache-from "+note)
+		}
+		if repo != "" {
+			out.From = append(out.From, repo)
+		}
 	}
 	return out
 }
 
-// cacheReference also reads docker's way to write it: type=registry,ref=NAME.
-func cacheReference(s string) string {
-	for _, field := range strings.Split(s, ",") {
-		if ref, ok := strings.CutPrefix(field, "ref="); ok && strings.HasPrefix(s, "type=registry") {
-			return ref
-		}
-	}
-	return s
-}
-
-// repository checks the name of a cache repository, which has no tag.
-func (f *cacheFlags) repository(c *checker, flag, name string) string {
+// repository checks the name of a cache repository.
+func (c *checker) repository(name string) string {
 	if name == "" {
 		return ""
 	}
-	if dir, ok := strings.CutPrefix(name, "oci:"); ok {
-		if dir == "" {
-			c.add("--%s %s: name a directory: oci:DIR", flag, name)
-		}
-		return name
-	}
-	named, err := parseDestination(name)
+	repo, err := syntax.Repository(name)
 	if err != nil {
-		c.add("--%s %s: %w", flag, name, err)
-		return ""
+		c.add("--cache-repo %s: %w", name, err)
 	}
-	if !reference.IsNameOnly(named) {
-		c.add("--%s %s: give a repository without a tag: every result gets its own", flag, name)
-		return ""
-	}
-	return named.Name()
+	return repo
 }

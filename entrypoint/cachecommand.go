@@ -97,7 +97,7 @@ func oneRepository(_ *cobra.Command, args []string) error {
 // withRepository checks a repository's name and runs f with it.
 func (p *process) withRepository(f *flags, name string, run func(repo string, r core.Registry) ([]core.CacheEntry, error)) ([]core.CacheEntry, error) {
 	c := &checker{}
-	repo := f.cache.repository(c, "cache-repo", name)
+	repo := c.repository(name)
 	r := f.registrySettings(c, p.env)
 	if err := c.err(); err != nil {
 		return nil, err

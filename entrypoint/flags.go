@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // flags are a build's flags as they were written; settings.go makes a request
@@ -87,7 +89,7 @@ func (c *choice) Set(s string) error {
 	}
 	if !slices.Contains(c.values, s) {
 		hint := ""
-		if near := nearest(s, c.values); near != "" {
+		if near := syntax.Nearest(s, c.values); near != "" {
 			hint = fmt.Sprintf(" (did you mean %s?)", near)
 		}
 		return fmt.Errorf("it must be %s%s", strings.Join(c.values, ", "), hint)

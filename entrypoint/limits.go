@@ -4,44 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/docker/go-units"
-
 	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // allowance is what a build may take of this machine.
 func (f *flags) allowance(c *checker, r *core.Request) {
-	n, err := units.RAMInBytes(f.minFree)
-	switch {
-	case f.minFree == "":
-	case err != nil || n < 0:
-		c.add("--min-free %s: write a size such as 500m", f.minFree)
-	case n == 0:
-		r.MinFree = -1
-	default:
-		r.MinFree = n
+	var err error
+	if r.MinFree, err = syntax.MinFree(f.minFree); err != nil {
+		c.add("--min-free %s: %w", f.minFree, err)
 	}
 	if f.timeout < 0 {
 		c.add("--timeout %s: write a duration such as 30m", f.timeout)
 	}
-}
-
-// ignored are the paths that no layer has.
-func (f *flags) ignored(c *checker) (list []string) {
-	for _, p := range f.ignorePaths {
-		if !path.IsAbs(p) || path.Clean(p) == "/" {
-			c.add("--ignore-path %s: write an absolute path below /", p)
-			continue
-		}
-		list = append(list, path.Clean(p))
-	}
-	return list
 }
 
 // exitTimeout is the exit code of timeout(1).

@@ -18,6 +18,7 @@ import (
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 func TestMain(m *testing.M) {
@@ -176,7 +177,7 @@ func TestUsageErrors(t *testing.T) {
 		{
 			"all problems at once",
 			[]string{"build", "-d", "UPPER/case", "--add-host", "x", "--ulimit", "y", "--shm-size", "z", "--platform", "a b", "--label", "l", "--build-context", "c", "--build-arg", "=v"},
-			[]string{"UPPER/case", "--add-host x", "--ulimit y", "--shm-size z", "--platform a b", "--label l", "--build-context c", "--build-arg =v"},
+			[]string{"UPPER/case", "--add-host x", "--ulimit y", "--shm-size z", "--platform a b", "--label: l: write KEY=VALUE", "--build-context: c: write NAME=WHERE", "--build-arg: number 1: write KEY=VALUE"},
 		},
 	}
 	for _, c := range cases {
@@ -190,6 +191,20 @@ func TestUsageErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMistakesDoNotRepeatSecrets: what was meant as a value may stand anywhere.
+func TestMistakesDoNotRepeatSecrets(t *testing.T) {
+	for _, args := range [][]string{{"--build-arg", "=s3cret"}, {"--build-arg", "s3cret with spaces"}, {"--secret", "TOKEN=s3cret"}, {"--secret", "id=a,s3cret"}, {"--ssh", "s3cret"}} {
+		code, _, stderr := invoke(t, "", append([]string{"build", "--no-push"}, args...)...)
+		require.Equal(t, 2, code, args)
+		require.Contains(t, stderr, args[0]+": number 1: ")
+		require.NotContains(t, stderr, "s3cret")
+	}
+	code, _, stderr := invoke(t, "", "build", "--no-push", "--secret", "id=a,src=/no/such", "--secret", "id=b,src=/not/there")
+	require.Equal(t, 2, code)
+	require.Contains(t, stderr, "/no/such")
+	require.Contains(t, stderr, "/not/there")
 }
 
 func TestTheCommandThatFlagsAreOf(t *testing.T) {
@@ -278,7 +293,7 @@ func TestLoad(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []core.Secret{{ID: "p", Value: []byte("from a pipe")}}, pipe.Secrets, "a pipe can be read only once")
 
-	require.NoError(t, os.WriteFile(file, make([]byte, maxSecret+1), 0o600))
+	require.NoError(t, os.WriteFile(file, make([]byte, syntax.MaxSecret+1), 0o600))
 	s.fromStdin, s.Secrets = false, []core.Secret{{ID: "f", File: file}}
 	_, err = s.load(nil)
 	require.ErrorContains(t, err, "500 KiB")

@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 const mergeHelp = `layerwright merge DIGEST… --destination IMAGE [--destination IMAGE…] [flags]
@@ -47,10 +49,9 @@ func (p *process) mergeCommand() *cobra.Command {
 		if len(args) == 0 {
 			check.add("nothing to merge: name the digests that the jobs have pushed, or files with them")
 		}
-		f.out.noPush = true // there are no outputs beside destinations
-		f.out.check(check, false)
 		r.Outputs = core.Outputs{Destinations: f.out.destinations, DigestFile: f.out.digestFile, MetadataFile: f.out.metadata,
-			NameDigestFile: f.out.nameDigest, NameTagDigestFile: f.out.nameTagDigest, Annotations: annotations(check, f.out.annotations)}
+			NameDigestFile: f.out.nameDigest, NameTagDigestFile: f.out.nameTagDigest, Annotations: slices.Concat(each(check, "annotation", f.out.annotations, syntax.Annotations)...)}
+		checkOutputs(check, r.Outputs, true)
 		return p.pushing(c, f, check, func(sink core.Sink) (*core.Result, error) {
 			r.Progress = sink
 			return core.Merge(c.Context(), r)

@@ -42,10 +42,9 @@ func (p *process) pushCommand() *cobra.Command {
 		if len(f.out.destinations) == 0 {
 			check.add("nowhere to push to: give --destination IMAGE")
 		}
-		f.out.noPush = true // there are no outputs beside destinations
-		f.out.check(check, false)
 		r.Outputs = core.Outputs{Destinations: f.out.destinations, DigestFile: f.out.digestFile, MetadataFile: f.out.metadata,
 			NameDigestFile: f.out.nameDigest, NameTagDigestFile: f.out.nameTagDigest}
+		checkOutputs(check, r.Outputs, true)
 		return p.pushing(c, f, check, func(sink core.Sink) (*core.Result, error) {
 			r.Progress = sink
 			return core.PushSaved(c.Context(), r)

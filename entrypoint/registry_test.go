@@ -42,7 +42,7 @@ func TestRegistryFlags(t *testing.T) {
 	require.Equal(t, []string{"env"}, s.Registry.CredentialHelpers)
 
 	_, err = parse(t, nil, "--no-push", "--credential-helpers", "gcr", "--registry-map", "a", "--registry-certificate", "a", "--registry-client-cert", "a=b", "--secret", "src=/f")
-	for _, says := range []string{"5 problems", "--credential-helpers gcr", "--registry-map a", "--registry-certificate a", "--registry-client-cert a=b", "an id is missing"} {
+	for _, says := range []string{"5 problems", "--credential-helpers: gcr", "--registry-map: a", "--registry-certificate: a: write HOST=FILE", "--registry-client-cert: a=b: write HOST=CERT,KEY", "an id is missing"} {
 		require.ErrorContains(t, err, says)
 	}
 }

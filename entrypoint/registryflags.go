@@ -12,6 +12,7 @@ import (
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // registryFlags are the flags of every command that speaks to registries, as
@@ -64,81 +65,19 @@ func (f *flags) registrySettings(c *checker, env map[string]string) core.Registr
 	r.PushRetries = f.retries(c, "push-retry", f.registry.pushRetry)
 	r.PullRetries = f.retries(c, "image-download-retry", f.registry.pullRetry)
 	r.Environment = env
-	r.Mirrors = append(slices.Clone(r.Mirrors), fields(env["KANIKO_REGISTRY_MIRROR"], ",")...)
-	r.Maps = registryMaps(c, append(slices.Clone(f.registry.maps), fields(env["KANIKO_REGISTRY_MAP"], ";")...))
-	for _, kv := range f.registry.certificates {
-		host, file, ok := strings.Cut(kv, "=")
-		if !ok || host == "" || file == "" {
-			c.add("--registry-certificate %s: write HOST=FILE", kv)
-			continue
-		}
-		if r.Certificates == nil {
-			r.Certificates = map[string][]string{}
-		}
-		r.Certificates[host] = append(r.Certificates[host], file)
+	r.Mirrors = append(slices.Clone(r.Mirrors), syntax.Words(env["KANIKO_REGISTRY_MIRROR"], ",")...)
+	var errs []error
+	r.Maps, errs = syntax.RegistryMaps(append(slices.Clone(f.registry.maps), env["KANIKO_REGISTRY_MAP"]))
+	c.list("registry-map", errs)
+	r.Certificates, errs = syntax.Certificates(f.registry.certificates)
+	c.list("registry-certificate", errs)
+	r.ClientCertificates, errs = syntax.ClientCertificates(f.registry.clientCertificates)
+	c.list("registry-client-cert", errs)
+	if f.registry.helpers != nil {
+		r.CredentialHelpers, errs = syntax.CredentialHelpers(f.registry.helpers)
+		c.list("credential-helpers", errs)
 	}
-	for _, kv := range f.registry.clientCertificates {
-		host, pair, _ := strings.Cut(kv, "=")
-		cert, key, ok := strings.Cut(pair, ",")
-		if !ok || host == "" || cert == "" || key == "" {
-			c.add("--registry-client-cert %s: write HOST=CERT,KEY", kv)
-			continue
-		}
-		if r.ClientCertificates == nil {
-			r.ClientCertificates = map[string]core.ClientCertificate{}
-		}
-		r.ClientCertificates[host] = core.ClientCertificate{Cert: cert, Key: key}
-	}
-	r.CredentialHelpers = credentialHelpers(c, f.registry.helpers)
 	return r
-}
-
-// fields splits a list and drops what is empty.
-func fields(list, separator string) (out []string) {
-	for _, s := range strings.Split(list, separator) {
-		if s = strings.TrimSpace(s); s != "" {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// registryMaps reads HOST=OTHER;HOST=OTHER, as Kaniko has it; one host may have
-// several others, which are asked in order.
-func registryMaps(c *checker, given []string) (out map[string][]string) {
-	for _, text := range given {
-		for _, kv := range fields(text, ";") {
-			host, to, ok := strings.Cut(kv, "=")
-			if !ok || host == "" || to == "" {
-				c.add("--registry-map %s: write HOST=OTHER", kv)
-				continue
-			}
-			if out == nil {
-				out = map[string][]string{}
-			}
-			out[host] = append(out[host], to)
-		}
-	}
-	return out
-}
-
-// credentialHelpers reads the list of built-in helpers; nil where the flag was
-// not given. Kaniko's "default" stands for what is always on.
-func credentialHelpers(c *checker, given []string) []string {
-	if given == nil {
-		return nil
-	}
-	out := []string{}
-	for _, h := range fields(strings.Join(given, ","), ",") {
-		switch {
-		case h == "default":
-		case !slices.Contains(core.CredentialHelpers(), h):
-			c.add("--credential-helpers %s: it must be some of %s", h, strings.Join(core.CredentialHelpers(), ", "))
-		default:
-			out = append(out, h)
-		}
-	}
-	return out
 }
 
 // splitSecrets tells build secrets (id=…) from files with logins, which Kaniko's

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/distribution/reference"
-
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
 	"github.com/layerwright/layerwright/plugin/syntax"
@@ -46,7 +44,7 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 		Context: f.context(c, args), Dockerfile: f.dockerfile, Target: f.target,
 		NoCache: f.noCache, NoCacheFilter: f.noCacheFilter,
 		Hostname: f.hostname, CgroupParent: f.cgroupParent, Network: f.network.value,
-		Isolation: f.isolation.value, Snapshots: f.snapshots.value, Store: f.store, Force: f.force, ContextSubPath: f.subPath, DryRun: f.dryRun, IgnorePaths: f.ignored(c),
+		Isolation: f.isolation.value, Snapshots: f.snapshots.value, Store: f.store, Force: f.force, ContextSubPath: f.subPath, DryRun: f.dryRun, IgnorePaths: each(c, "ignore-path", f.ignorePaths, syntax.ImagePath),
 	}}
 	if s.fromStdin = f.dockerfile == "-"; s.fromStdin {
 		s.Dockerfile = "Dockerfile"
@@ -61,17 +59,24 @@ func (f *flags) settings(args []string, env map[string]string) (settings, error)
 	}
 	f.allowance(c, &s.Request)
 	s.Platforms = splitPlatforms(c, f.platforms)
-	s.BuildArgs = buildArgs(c, f.buildArgs, env)
-	s.Labels = pairs(c, "label", f.labels)
-	s.NamedContexts = namedContexts(c, f.contexts)
+	s.BuildArgs = c.buildArgs(f.buildArgs, env)
+	var wrong []error
+	s.Labels, wrong = syntax.Pairs(f.labels)
+	c.list("label", wrong)
+	s.NamedContexts, wrong = syntax.Contexts(f.contexts)
+	c.list("build-context", wrong)
 	buildSecrets, credentialFiles := splitSecrets(f.secrets)
-	s.Secrets = secrets(c, buildSecrets, env)
-	s.SSH = sshAgents(c, f.ssh, env)
+	secrets := &syntax.Secrets{Env: env}
+	c.list("secret", secrets.Docker(buildSecrets))
+	s.Secrets = secrets.List
+	s.SSH, wrong = syntax.SSH(f.ssh, env)
+	c.list("ssh", wrong)
 	f.limits(c, &s.Request)
 	s.Engines = f.engineSettings(c)
 	s.call = f.call.settings(c)
-	f.outputs(c, &s.Request, env)
+	f.outputs(c, &s.Request)
 	s.Cache = f.cache.settings(c, f.set, s.Outputs.Destinations)
+	f.notices = append(f.notices, f.cache.notices...)
 	s.Registry = f.registrySettings(c, env)
 	s.Registry.CredentialFiles = append(s.Registry.CredentialFiles, credentialFiles...)
 	var err error
@@ -153,114 +158,17 @@ func each[T any](c *checker, flag string, given []string, read func(string) (T, 
 	return out
 }
 
-// buildArgs reads KEY=VALUE; KEY alone has its value from the environment, and
-// is not set where it is not there, as with docker.
-func buildArgs(c *checker, given []string, env map[string]string) map[string]string {
-	args := map[string]string{}
-	for _, kv := range given {
-		k, v, ok := strings.Cut(kv, "=")
-		if k == "" {
-			c.add("--build-arg %s: write KEY=VALUE", kv)
-			continue
-		}
-		if !ok {
-			if v, ok = env[k]; !ok {
-				continue
-			}
-		}
-		args[k] = v
+// list adds what is wrong with the values of a flag, which name themselves.
+func (c *checker) list(flag string, errs []error) {
+	for _, err := range errs {
+		c.add("--%s: %w", flag, err)
 	}
+}
+
+func (c *checker) buildArgs(given []string, env map[string]string) map[string]string {
+	args, errs := syntax.BuildArgs(given, env)
+	c.list("build-arg", errs)
 	return args
-}
-
-func namedContexts(c *checker, given []string) map[string]string {
-	m := pairs(c, "build-context", given)
-	for name, value := range m {
-		if err := core.CheckContext(value, true); err != nil {
-			c.add("--build-context %s: %w", name, err)
-		}
-	}
-	return m
-}
-
-func pairs(c *checker, flag string, given []string) map[string]string {
-	m := map[string]string{}
-	for _, kv := range given {
-		k, v, ok := strings.Cut(kv, "=")
-		if k == "" || !ok || flag == "build-context" && v == "" {
-			c.add("--%s %s: write %s=VALUE", flag, kv, map[bool]string{true: "NAME", false: "KEY"}[flag == "build-context"])
-			continue
-		}
-		m[k] = v
-	}
-	return m
-}
-
-// secrets reads id=ID,src=FILE and id=ID,env=VARIABLE. With only an id, the
-// variable of that name is taken, and if there is none the file.
-func secrets(c *checker, given []string, env map[string]string) (list []core.Secret) {
-	seen := map[string]bool{}
-	for _, text := range given {
-		s, variable, err := parseSecret(text)
-		if err != nil {
-			c.add("--secret %s: %w", text, err)
-			continue
-		}
-		if seen[s.ID] {
-			c.add("--secret: two secrets have the id %s", s.ID)
-		}
-		seen[s.ID] = true
-		if variable == "" && s.File == "" {
-			if _, ok := env[s.ID]; ok {
-				variable = s.ID
-			} else {
-				s.File = s.ID
-			}
-		}
-		if variable != "" {
-			value, ok := env[variable]
-			if !ok {
-				c.add("--secret %s: the variable %s is not set", text, variable)
-			}
-			s.Value = []byte(value)
-		}
-		list = append(list, s)
-	}
-	return list
-}
-
-func parseSecret(text string) (s core.Secret, variable string, err error) {
-	kind := ""
-	for _, field := range strings.Split(text, ",") {
-		k, v, ok := strings.Cut(field, "=")
-		if !ok || v == "" {
-			return s, "", fmt.Errorf("%q is not KEY=VALUE", field)
-		}
-		switch strings.ToLower(k) {
-		case "id":
-			s.ID = v
-		case "src", "source":
-			s.File = v
-		case "env":
-			variable = v
-		case "type":
-			kind = v
-		default:
-			return s, "", fmt.Errorf("unknown key %q: use id, src and env", k)
-		}
-	}
-	if kind == "env" && variable == "" { // docker's way to write it
-		variable, s.File = s.File, ""
-	}
-	switch {
-	case s.ID == "":
-		return s, "", errors.New("an id is missing")
-	case kind != "" && kind != "env" && kind != "file":
-		return s, "", fmt.Errorf("unknown type %q: use file or env", kind)
-	case variable != "" && s.File != "":
-		return s, "", errors.New("give src or env, not both")
-	}
-	return s, variable, nil
 }
 
 // limits are the settings of steps.
@@ -274,19 +182,6 @@ func (f *flags) limits(c *checker, r *core.Request) {
 		}
 		r.ShmSize = n
 	}
-}
-
-// parseDestination reads a reference. What has a capital and no dot is taken for
-// a host by the library, for a mistake by us.
-func parseDestination(s string) (reference.Named, error) {
-	named, err := reference.ParseNormalizedNamed(s)
-	if err != nil {
-		return nil, err
-	}
-	if host := reference.Domain(named); host != strings.ToLower(host) && !strings.ContainsAny(host, ".:") {
-		return nil, errors.New("repository name must be lowercase")
-	}
-	return named, nil
 }
 
 // retries is a number as the engine has it: there 0 is the default, and less

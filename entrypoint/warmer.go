@@ -37,7 +37,7 @@ func (p *process) warmerCommand() *cobra.Command {
 		r.Platforms = splitPlatforms(check, f.platforms)
 		f.given(c)
 		r.Registry = f.registrySettings(check, p.env).Everywhere()
-		r.BuildArgs = buildArgs(check, f.buildArgs, p.env)
+		r.BuildArgs = check.buildArgs(f.buildArgs, p.env)
 		if len(r.Images) == 0 && len(r.Dockerfiles) == 0 {
 			check.add("no image: give --image IMAGE or --dockerfile FILE")
 		}

@@ -27,6 +27,10 @@ type adapter struct {
 	file    string
 	// token says that the job's own token is a login.
 	token bool
+	// notices are said at the end: after masks, and by the process that builds.
+	notices []string
+	// problems are mistakes that Read has found, by input.
+	problems map[string]error
 
 	mu       sync.Mutex
 	steps    []step
@@ -40,11 +44,9 @@ func newAdapter(j plugin.Job) *adapter {
 
 // Read implements plugin.Adapter.
 func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
-	values, notices := a.values()
+	var values plugin.Values
+	values, a.notices = a.values()
 	a.contexts(values)
-	for _, n := range notices {
-		a.action.Noticef("%s", n)
-	}
 	a.context, a.file = first(values["context"].Values), first(values["file"].Values)
 	facts := a.facts(values)
 	a.token = len(facts.Logins) > 0
@@ -54,7 +56,7 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 	if a.job.Env["ACTIONS_ID_TOKEN_REQUEST_URL"] != "" { // only with the permission id-token: write
 		host.Token = a.action.GetIDToken
 	} else {
-		host.NoToken = "the job gets a token with permissions: id-token: write"
+		host.NoToken = "the job gets a token with permissions: id-token: write, which stands in the workflow beside contents: read and what else it needs"
 	}
 	return values, facts, host
 }

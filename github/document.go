@@ -81,7 +81,8 @@ The inputs are those of docker/build-push-action and docker/metadata-action, wit
 the same names and formats, so that one step does the work of both. ` + "`tags`" + ` takes
 whole references (` + "`user/app:1`" + `), or, beside ` + "`images`" + `, tags and the rules of
 metadata-action (` + "`type=semver,pattern={{version}}`" + `). Lists are lines; a value in
-double quotes may have several lines, with ` + "`\"\"`" + ` for a quote.
+double quotes may have several lines, with ` + "`\"\"`" + ` for a quote. Of metadata-action's variables
+` + "`DOCKER_METADATA_PR_HEAD_SHA`" + ` and ` + "`DOCKER_METADATA_SHORT_SHA_LENGTH`" + ` are read.
 
 ## Credentials
 
@@ -112,6 +113,21 @@ comes after the checkout, and ` + "`.docker`" + ` belongs into ` + "`.dockerigno
 ` + "```" + `
 
 Tests run both in a container as the runner makes it; GitHub itself has not.
+
+Amazon's, Google's and Azure's registries take the job's own token, which it gets with the
+permission ` + "`id-token: write`" + `. ` + "`permissions`" + ` in a workflow takes away what it does not name:
+
+` + "```yaml" + `
+    permissions:
+      contents: read
+      id-token: write
+    steps:
+      - uses: layerwright/layerwright@v1
+        with:
+          push: true
+          images: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/app
+          aws-role: arn:aws:iam::123456789012:role/ci
+` + "```" + `
 
 ## Inputs
 

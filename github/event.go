@@ -3,6 +3,7 @@ package github
 import (
 	"encoding/json"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,6 +22,9 @@ type payload struct {
 		Base struct {
 			Ref string `json:"ref"`
 		} `json:"base"`
+		Head struct {
+			SHA string `json:"sha"`
+		} `json:"head"`
 	} `json:"pull_request"`
 	Repository struct {
 		Name          string `json:"name"`
@@ -48,6 +52,10 @@ func (a *adapter) facts(values plugin.Values) plugin.Facts {
 	if base == "" {
 		base = env["GITHUB_BASE_REF"]
 	}
+	sha := env["GITHUB_SHA"]
+	if head, _ := strconv.ParseBool(env["DOCKER_METADATA_PR_HEAD_SHA"]); head && p.PullRequest.Head.SHA != "" {
+		sha = p.PullRequest.Head.SHA // instead of the merge that GitHub has made
+	}
 	url := p.Repository.HTMLURL
 	if url == "" && env["GITHUB_REPOSITORY"] != "" {
 		url = env["GITHUB_SERVER_URL"] + "/" + env["GITHUB_REPOSITORY"]
@@ -61,9 +69,9 @@ func (a *adapter) facts(values plugin.Values) plugin.Facts {
 		license = ""
 	}
 	return plugin.Facts{
-		Logins: a.ownLogin(values),
+		Logins: a.ownLogin(values), Problems: a.problems,
 		Event: tags.Event{
-			Name: env["GITHUB_EVENT_NAME"], Ref: env["GITHUB_REF"], SHA: env["GITHUB_SHA"],
+			Name: env["GITHUB_EVENT_NAME"], Ref: env["GITHUB_REF"], SHA: sha,
 			DefaultBranch: p.Repository.DefaultBranch, BaseRef: base, Now: a.job.Now(), CommitTime: p.HeadCommit.Timestamp,
 		},
 		Project: tags.Project{Title: name, Description: p.Repository.Description, URL: url, Source: url, Licenses: license},

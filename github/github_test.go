@@ -107,13 +107,34 @@ func TestTheEventSaysMore(t *testing.T) {
 	require.Equal(t, "https://h/n", p.Labels["org.opencontainers.image.url"])
 }
 
+func TestAnUnknownInputIsNamed(t *testing.T) {
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"build-arg": "A=b", "args": "x", "xyzzy": "x", "password": ""})}
+	_, notices := r.adapter().values()
+	require.Equal(t, []string{"input build-arg is unknown and has no effect: did you mean build-args?", "input xyzzy is unknown and has no effect"}, notices)
+}
+
+// TestMetadataActionsVariables are those of a step's env.
+func TestMetadataActionsVariables(t *testing.T) {
+	r := &run{env: with(jobOf(t, "pull-request"), map[string]string{"images": "o/a", "tags": "type=sha"}), event: `{"pull_request":{"head":{"sha":"0123456789abcdef0123456789abcdef01234567"}}}`}
+	r.env["GITHUB_SHA"] = "ff4b754295d00f05ec652b63ff45996bdb335198"
+	require.Equal(t, []string{"sha-ff4b754"}, r.prepare(t).Names.Tags)
+	r.env["DOCKER_METADATA_PR_HEAD_SHA"], r.env["DOCKER_METADATA_SHORT_SHA_LENGTH"] = "true", "10"
+	p := r.prepare(t)
+	require.Equal(t, []string{"sha-0123456789"}, p.Names.Tags)
+	require.Equal(t, "0123456789abcdef0123456789abcdef01234567", p.Labels["org.opencontainers.image.revision"])
+}
+
 func TestBuildPushActionsFormats(t *testing.T) {
 	r := &run{env: with(jobOf(t, "tag"), map[string]string{
 		"tags": "user/app:latest, user/app:1.0.0", "push": "true", "build-args": "A=1,2\n\"B=one\ntwo \"\"three\"\"\"\nC=\"x\"",
 		"secrets": "tok=abc,def\n\"json={\"\"k\"\":\n1}\"", "platforms": "linux/amd64,linux/arm64", "labels": "a=b,c\nd=e", "file": "docker/Dockerfile",
 		"cache-from": "type=gha", "cache-to": "type=gha,mode=max", "builder": "x", "pull": "true", "provenance": "false", "no-cache": "False",
 	})}
-	p := r.prepare(t)
+	a := r.adapter()
+	p, err := plugin.Prepare(a.Read())
+	require.NoError(t, err)
+	require.Empty(t, r.stdout.String(), "nothing comes before the masks")
+	require.NoError(t, a.Report(plugin.Report{Plan: p}))
 	require.Equal(t, []string{"user/app:latest", "user/app:1.0.0"}, p.Request.Outputs.Destinations)
 	require.Equal(t, map[string]string{"A": "1,2", "B": "one\ntwo \"three\"", "C": `"x"`}, p.Request.BuildArgs)
 	require.Equal(t, []core.Secret{{ID: "tok", Value: []byte("abc,def")}, {ID: "json", Value: []byte("{\"k\":\n1}")}}, p.Request.Secrets)
@@ -130,6 +151,25 @@ func TestKanikoActionsNames(t *testing.T) {
 	require.Equal(t, 72*time.Hour, p.Request.Cache.TTL)
 	require.Equal(t, []string{"mirror.local"}, p.Request.Registry.Mirrors)
 	require.Equal(t, 2, p.Request.Registry.PushRetries)
+}
+
+// TestKanikoActionsFlags: what has an input is as good as that, and nothing is dropped.
+func TestKanikoActionsFlags(t *testing.T) {
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"tags": "o/a:1", "build-args": "A=1", "verbosity": "debug",
+		"kaniko-args": "--build-arg=B=2\n--skip-tls-verify\n--reproducible=true\n--snapshot-mode=redo\n--verbosity=info\n--registry-mirror=m\n--image-download-retry=4\n--cache-ttl=1h\n--destination=o/b:1"})}
+	a := r.adapter()
+	p, err := plugin.Prepare(a.Read())
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"A": "1", "B": "2"}, p.Request.BuildArgs)
+	require.Equal(t, []string{"o/a:1", "o/b:1"}, p.Request.Outputs.Destinations)
+	require.True(t, p.Request.Registry.SkipTLSVerify && p.Request.Outputs.Reproducible)
+	require.Equal(t, []any{[]string{"m"}, 4, time.Hour}, []any{p.Request.Registry.Mirrors, p.Request.Registry.PullRetries, p.Settings.CacheTTL})
+	require.Equal(t, []string{"input kaniko-args: --snapshot-mode has no effect", "input kaniko-args: --verbosity has no effect beside verbosity"}, a.notices)
+
+	r = &run{env: with(jobOf(t, "tag"), map[string]string{"tags": "o/a:1", "kaniko-args": "--build-arg A=geheim\n--what=geheim\n--target"})}
+	_, err = plugin.Prepare(r.adapter().Read())
+	require.ErrorContains(t, err, "input kaniko-args: there is no input for --build-arg A, --what, --target: write a flag a line")
+	require.NotContains(t, err.Error(), "geheim")
 }
 
 func TestWithoutACheckoutTheContextIsTheRepositoryAtTheCommit(t *testing.T) {
@@ -194,7 +234,7 @@ func TestTheJobsTokenIsALogin(t *testing.T) {
 }
 
 func TestMistakesAreAnnotationsAndMasksComeFirst(t *testing.T) {
-	r := &run{env: with(jobOf(t, "tag"), map[string]string{"load": "true", "images": "a b", "password": "geheim-1", "secrets": "x=geheim-2\n\"y=one-one\ntwo-two\"", "sbom": "true"})}
+	r := &run{env: with(jobOf(t, "tag"), map[string]string{"load": "true", "builder": "x", "images": "a b", "password": "geheim-1", "secrets": "x=geheim-2\n\"y=one-one\ntwo-two\"", "sbom": "true"})}
 	shown, err := plugin.Execute(t.Context(), r.adapter(), plugin.Process{}, func(context.Context, core.Request) (string, bool, error) {
 		t.Fatal("nothing may start")
 		return "", false, nil
@@ -205,6 +245,7 @@ func TestMistakesAreAnnotationsAndMasksComeFirst(t *testing.T) {
 	for _, secret := range []string{"geheim-1", "geheim-2", "one-one", "two-two"} {
 		require.Contains(t, out, "::add-mask::"+secret+"\n")
 		require.Less(t, strings.LastIndex(out, secret), strings.Index(out, "::error"), "masks come before all else, and values in nothing else")
+		require.Less(t, strings.LastIndex(out, secret), strings.Index(out, "::notice"))
 	}
 	for _, name := range []string{"load", "images", "sbom", "username"} {
 		require.Contains(t, out, "::error title=input "+name+"::input "+name+": ")
@@ -324,16 +365,20 @@ func TestActionYAMLAndSettingsAgree(t *testing.T) {
 		require.Contains(t, action.Inputs, f.Name, "a setting that nobody can reach")
 	}
 	for name, in := range action.Inputs {
-		require.True(t, settings[name] || strings.HasPrefix(in.Description, "another name of ") || strings.HasPrefix(in.Description, "has no effect: "), "%s does nothing", name)
+		require.True(t, settings[name] || strings.HasPrefix(in.Description, "another name of ") || strings.HasPrefix(in.Description, "has no effect: ") || name == kanikoInput, "%s does nothing", name)
 	}
 	require.Len(t, action.Inputs, len(Inputs()), "no name twice")
 	for _, in := range Inputs() {
 		if in.Setting != "" {
 			require.True(t, settings[in.Setting], in.Name)
+			require.NotEmpty(t, in.Example, in.Name)
 		}
 		// Each reaches the program: nothing but reading it makes the difference.
 		r := &run{env: with(map[string]string{}, map[string]string{in.Name: "value"})}
 		values, notices := r.adapter().values()
+		if in.Name == kanikoInput {
+			continue // TestKanikoActionsFlags
+		}
 		if in.Setting == "" {
 			require.Len(t, notices, 1, in.Name)
 			continue

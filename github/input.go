@@ -1,16 +1,19 @@
 package github
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // Input is one input of action.yml.
 type Input struct {
 	Name, Help, Default, Example string
-	// Setting is the neutral setting that the input sets; empty where the
-	// input has no effect, and Help says why.
+	// Setting is the neutral setting that the input sets; empty where it sets
+	// several, or has no effect, and Help says why.
 	Setting string
 	// Alias says that Setting has an input of its own name, which comes first.
 	Alias bool
@@ -36,12 +39,33 @@ func helps() map[string]string {
 	}
 }
 
+// exampleOf is a value that makes a difference. A secret is never written into a
+// workflow.
+func exampleOf(f plugin.Field) string {
+	switch {
+	case f.Secret && !f.List():
+		return "${{ secrets." + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(f.Name, "github-"), "-", "_")) + " }}"
+	case f.Name == "secrets":
+		return "token=${{ secrets.API_TOKEN }}"
+	case f.Name == "push":
+		return "true"
+	case f.Name == "auto-tag":
+		return "drone"
+	case f.Name == "docker-config":
+		return "${{ github.workspace }}/.docker"
+	}
+	return f.Sample()
+}
+
+// kanikoInput is int128/kaniko-action's for flags of Kaniko.
+const kanikoInput = "kaniko-args"
+
 // Inputs are all inputs, in the order of the documentation: one for each setting,
 // then other names for settings, then those without effect.
 func Inputs() []Input {
 	var list []Input
 	for _, f := range plugin.Fields() {
-		in := Input{Name: f.Name, Help: f.Help, Default: f.Default, Example: f.Example, Setting: f.Name}
+		in := Input{Name: f.Name, Help: f.Help, Default: f.Default, Example: exampleOf(f), Setting: f.Name}
 		if d, ok := defaults()[f.Name]; ok {
 			in.Default = d
 		}
@@ -53,15 +77,16 @@ func Inputs() []Input {
 	for _, a := range [][2]string{ // int128/kaniko-action's and other habits
 		{"cache-repository", "cache-repo"}, {"registry-mirror", "registry-mirrors"}, {"dockerfile", "file"}, {"insecure-registry", "insecure-registries"},
 	} {
-		list = append(list, Input{Name: a[0], Help: "another name of " + a[1], Setting: a[1], Alias: true})
+		of := list[slices.IndexFunc(list, func(in Input) bool { return in.Name == a[1] })]
+		list = append(list, Input{Name: a[0], Help: "another name of " + a[1], Default: of.Default, Example: of.Example, Setting: a[1], Alias: true})
 	}
+	list = append(list, Input{Name: kanikoInput, Help: "flags of Kaniko, one a line, for which there is an input", Example: "--single-snapshot"})
 	for _, n := range [][2]string{
 		{"builder", "there is no builder to choose"},
 		{"pull", "base images are always resolved anew"},
 		{"allow", "steps have no entitlements to ask for"},
 		{"call", "an action always builds"},
 		{"executor", "there is no executor image: this action is the builder"},
-		{"kaniko-args", "there are inputs of their own for what Kaniko's flags do"},
 		{"sep-tags", "outputs are lines"}, {"sep-labels", "outputs are lines"}, {"sep-annotations", "outputs are lines"},
 		{"bake-target", "no bake file is written"},
 	} {
@@ -73,7 +98,7 @@ func Inputs() []Input {
 // values reads the inputs. Those that have no effect but are set are returned as
 // notices.
 func (a *adapter) values() (values plugin.Values, notices []string) {
-	values = plugin.Values{}
+	values, a.problems = plugin.Values{}, map[string]error{}
 	lists := map[string]bool{}
 	for _, f := range plugin.Fields() {
 		lists[f.Name] = f.List()
@@ -81,11 +106,16 @@ func (a *adapter) values() (values plugin.Values, notices []string) {
 	for _, in := range Inputs() {
 		text := a.action.GetInput(in.Name)
 		source := "input " + in.Name
-		if text == "" && in.Default != "" && !strings.HasPrefix(in.Default, "${{") && in.Setting != "" {
+		if text == "" && in.Default != "" && !in.Alias && !strings.HasPrefix(in.Default, "${{") && in.Setting != "" {
 			text, source = in.Default, "default"
 		}
 		switch {
 		case text == "":
+		case in.Name == kanikoInput:
+			more, err := kanikoArgs(lines(text), values)
+			if notices = append(notices, more...); err != nil {
+				a.problems[in.Name] = err
+			}
 		case in.Setting == "":
 			notices = append(notices, "input "+in.Name+" "+in.Help)
 		case in.Alias && values[in.Setting].Source != "" && values[in.Setting].Source != "default":
@@ -96,7 +126,33 @@ func (a *adapter) values() (values plugin.Values, notices []string) {
 			values[in.Setting] = plugin.Given{Values: []string{text}, Source: source}
 		}
 	}
+	notices = append(notices, unknown(a.job.Env)...)
+	// docker/metadata-action's variable.
+	if text := a.job.Env["DOCKER_METADATA_SHORT_SHA_LENGTH"]; text != "" && values["short-sha-length"].Source == "default" {
+		values["short-sha-length"] = plugin.Given{Values: []string{text}, Source: "DOCKER_METADATA_SHORT_SHA_LENGTH"}
+	}
 	return values, notices
+}
+
+// unknown says which inputs there are not. GitHub does so itself, where action.yml is
+// read; with uses: docker://… and on other servers nobody does.
+func unknown(env map[string]string) (notices []string) {
+	known := []string{"args", "entrypoint"} // of uses: docker://
+	for _, in := range Inputs() {
+		known = append(known, in.Name)
+	}
+	for _, variable := range slices.Sorted(maps.Keys(env)) {
+		name, ok := strings.CutPrefix(variable, "INPUT_")
+		if name = strings.ToLower(name); !ok || env[variable] == "" || slices.Contains(known, name) {
+			continue
+		}
+		text := "input " + name + " is unknown and has no effect"
+		if near := syntax.Nearest(name, known); near != "" {
+			text += ": did you mean " + near + "?"
+		}
+		notices = append(notices, text)
+	}
+	return notices
 }
 
 // lines splits a list as docker's actions do: one value a line, but for a value

@@ -18,6 +18,9 @@ import (
 func (a *adapter) Report(r plugin.Report) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for _, n := range a.notices {
+		a.action.Noticef("%s", n)
+	}
 	a.annotate(r)
 	if r.Plan.Skip() != "" {
 		a.action.Noticef("nothing was built: %s", r.Plan.Skip())

@@ -26,16 +26,20 @@ func CI() plugin.CI {
 
 type adapter struct {
 	job plugin.Job
-	// problems are what Read has found, by setting.
+	// problems are what Read has found, by setting; notices are what it says besides.
 	problems map[string]error
+	notices  []string
 
 	mu       sync.Mutex
 	warnings []core.Notice
 }
 
+// prefix begins the variables that are settings.
+const prefix = "LAYERWRIGHT_"
+
 // variable is a setting's variable: LAYERWRIGHT_BUILD_ARGS.
 func variable(setting string) string {
-	return "LAYERWRIGHT_" + strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
+	return prefix + strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
 }
 
 // Hide implements plugin.Adapter. GitLab masks only variables that are declared

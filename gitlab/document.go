@@ -32,21 +32,20 @@ func Documentation() string {
 	return b.String()
 }
 
-// exampleOf is a value that makes a difference.
+// exampleOf is a value that makes a difference. A secret is a variable of the project,
+// never written into a pipeline.
 func exampleOf(f plugin.Field) string {
 	switch {
-	case f.Example != "":
-		return f.Example
-	case f.Default == "false":
-		return "true"
-	case f.Default == "true":
-		return "false"
+	case f.Secret && !f.List():
+		return "$" + strings.TrimPrefix(variable(f.Name), "LAYERWRIGHT_")
+	case f.Name == "secrets":
+		return "token=$API_TOKEN"
+	case f.Name == "auto-tag":
+		return "metadata"
+	case f.Name == "docker-config":
+		return "$CI_PROJECT_DIR/.docker"
 	}
-	return map[string]string{
-		"github-token": "$GIT_TOKEN", "password": "$REGISTRY_PASSWORD", "network": "none", "cgroup-parent": "/builds", "auto-tag": "metadata",
-		"image-format": "docker", "compression": "zstd", "attests": "type=sbom,disabled=true", "docker-config": "$CI_PROJECT_DIR/.docker",
-		"push-retry": "5", "pull-retry": "5", "cache-mounts": "off", "isolation": "inplace", "verbosity": "debug", "log-format": "json",
-	}[f.Name]
+	return f.Sample()
 }
 
 const documentationHead = `# GitLab CI
@@ -71,7 +70,9 @@ job's own credentials; there is nothing to log in to and no config.json to write
 branch's image is tagged with its slug (` + "`CI_COMMIT_REF_SLUG`" + `), on the default branch
 also ` + "`latest`" + `; a tag's image with the tag's name; a merge request's with the slug of
 its source branch. Where the group has a dependency proxy, images of Docker Hub come
-through it. Credentials of ` + "`DOCKER_AUTH_CONFIG`" + ` are used too.
+through it. Credentials of ` + "`DOCKER_AUTH_CONFIG`" + ` are used too. For registries of clouds the job's
+own token is enough: ` + "`id_tokens:`" + ` makes it, ` + "`LAYERWRIGHT_OIDC_TOKEN`" + ` takes it, beside a role, pool or
+client.
 
 ` + "`build.env`" + ` has IMAGE, IMAGE_WITH_DIGEST, IMAGE_DIGEST, IMAGE_ID and IMAGE_TAGS
 (references, separated by spaces) for later jobs. GitLab has no way to mask a value

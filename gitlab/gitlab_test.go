@@ -161,6 +161,20 @@ func TestALoginThatIsNotJSON(t *testing.T) {
 	require.NotContains(t, err.Error(), "planted")
 }
 
+func TestAnUnknownVariableIsNamed(t *testing.T) {
+	a, _, _ := job(with(jobOf(t, "gitlab-ci-local"), "LAYERWRIGHT_BUILD_ARG", "A=b", "LAYERWRIGHT_HOST", "gitlab", "LAYERWRIGHT_XYZZY", "x"))
+	_, facts, _ := a.Read()
+	require.Equal(t, []string{"variable LAYERWRIGHT_BUILD_ARG is unknown and has no effect: did you mean LAYERWRIGHT_BUILD_ARGS?"}, facts.Notices[:1])
+	require.Len(t, facts.Notices, 2)
+}
+
+func TestACloudWithoutATokenSaysWhatGivesOne(t *testing.T) {
+	a, _, _ := job(with(jobOf(t, "gitlab-ci-local"), "LAYERWRIGHT_AZURE_CLIENT_ID", "c", "LAYERWRIGHT_AZURE_TENANT_ID", "t", "LAYERWRIGHT_AWS_ROLE", "arn"))
+	p, err := plugin.Prepare(a.Read())
+	require.ErrorContains(t, err, "OIDC token; the job gets a token in a variable with id_tokens:, and LAYERWRIGHT_OIDC_TOKEN takes it")
+	require.Contains(t, p.Request.Registry.Clouds.NoToken, "id_tokens:")
+}
+
 // TestTheJobsLogin: the engine has the job's variables, and what the user sets
 // comes first.
 func TestTheJobsLogin(t *testing.T) {

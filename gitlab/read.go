@@ -3,10 +3,13 @@ package gitlab
 import (
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/syntax"
 	"github.com/layerwright/layerwright/plugin/tags"
 )
 
@@ -50,6 +53,7 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 		}
 	}
 	a.problems = map[string]error{}
+	a.unknown()
 	commandLines(env, values, a.problems)
 	continuous(env, values, a.problems)
 	// Whole references take the place of the project's image.
@@ -57,7 +61,27 @@ func (a *adapter) Read() (plugin.Values, plugin.Facts, plugin.Host) {
 		delete(values, "images")
 		delete(values, "auto-tag")
 	}
-	return values, a.facts(), plugin.Host{Spell: variable, Env: env, ReadFile: a.job.ReadFile, Glob: a.job.Glob}
+	return values, a.facts(), plugin.Host{Spell: variable, Env: env, ReadFile: a.job.ReadFile, Glob: a.job.Glob,
+		NoToken: "the job gets a token in a variable with id_tokens:, and " + variable("oidc-token") + " takes it"}
+}
+
+// unknown says which variables look like settings and are none.
+func (a *adapter) unknown() {
+	a.notices = nil
+	known := []string{"LAYERWRIGHT_HOST", "LAYERWRIGHT_STORE"} // the program's own
+	for _, f := range plugin.Fields() {
+		known = append(known, variable(f.Name))
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.job.Env)) {
+		if !strings.HasPrefix(name, prefix) || slices.Contains(known, name) {
+			continue
+		}
+		text := "variable " + name + " is unknown and has no effect"
+		if near := syntax.Nearest(name, known); near != "" {
+			text += ": did you mean " + near + "?"
+		}
+		a.notices = append(a.notices, text)
+	}
 }
 
 // facts are the event, the project and the job's own credentials.
@@ -88,7 +112,7 @@ func (a *adapter) facts() plugin.Facts {
 		Event:   e,
 		Project: tags.Project{Title: env["CI_PROJECT_TITLE"], Description: env["CI_PROJECT_DESCRIPTION"], URL: env["CI_PROJECT_URL"], Source: env["CI_PROJECT_URL"]},
 	}
-	f.Problems = a.problems
+	f.Problems, f.Notices = a.problems, a.notices
 	f.Logins = continuousLogins(env)
 	if text := strings.TrimSpace(env["DOCKER_AUTH_CONFIG"]); strings.HasPrefix(text, "{") && !json.Valid([]byte(text)) {
 		f.Problems["docker-config"] = errors.New("DOCKER_AUTH_CONFIG is not JSON: write it as docker login does")

@@ -45,7 +45,7 @@ type Adapter interface {
 	// Read is what the host hands over.
 	Read() (Values, Facts, Host)
 	// Hide tells the host to mask values. It comes before anything that could
-	// contain them is printed.
+	// contain them is printed: Read prints nothing.
 	Hide(secrets [][]byte)
 	// Report hands the end over to the host, and before the build what is
 	// wrong with the settings.
@@ -73,29 +73,30 @@ func Execute(ctx context.Context, a Adapter, proc Process, enter Enter) (shown b
 	plan, err := Prepare(values, facts, host)
 	a.Hide(plan.Secrets)
 	if err != nil {
+		plan.tell(proc)
 		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
 	}
-	if err := plan.federate(ctx, host, a.Hide); err != nil {
+	steps := plan.Merge == nil && plan.PushFrom == "" // the others run none: they need nothing of the environment
+	if steps && plan.Skip() == "" {
+		// First, since what follows is for the process that builds.
+		var done bool
+		if proc.Chosen, done, err = enter(ctx, plan.Request); done {
+			return true, err
+		}
+	}
+	if err == nil {
+		err = plan.federate(ctx, host, a.Hide)
+	}
+	if err == nil {
+		err = plan.skipExisting(ctx)
+	}
+	if err != nil || plan.Skip() != "" {
+		plan.tell(proc)
 		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
 	}
-	if err := plan.skipExisting(ctx); err != nil {
-		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
+	if steps {
+		proc.Watch = a
 	}
-	if plan.Skip() != "" {
-		return false, a.Report(Report{Plan: plan})
-	}
-	if plan.Merge != nil || plan.PushFrom != "" { // runs no step: it needs nothing of the environment
-		out := plan.Run(ctx, proc)
-		return out.Err != nil, orReport(out.Err, a.Report(Report{Plan: plan, Result: out.Result, Err: out.Err, Took: out.Took}))
-	}
-	var done bool
-	if proc.Chosen, done, err = enter(ctx, plan.Request); done {
-		return true, err
-	}
-	if err != nil {
-		return false, orReport(err, a.Report(Report{Plan: plan, Err: err}))
-	}
-	proc.Watch = a
 	out := plan.Run(ctx, proc)
 	return out.Err != nil, orReport(out.Err, a.Report(Report{Plan: plan, Result: out.Result, Err: out.Err, Took: out.Took}))
 }

@@ -18,6 +18,9 @@ func (p *Plan) clouds(c *checker) {
 		Azure:     core.Azure{ClientID: s.AzureClientID, Tenant: s.AzureTenant, ClientSecret: s.AzureClientSecret, Certificate: s.AzureClientCertificate},
 		OIDCToken: s.OIDCToken,
 	}
+	if s.AWSRole != "" && c.host.Token == nil {
+		r.Clouds.NoToken = c.host.NoToken
+	}
 	if s.AzureAuthorityHost != "" && r.Clouds.Azure != (core.Azure{}) {
 		r.Clouds.Azure.AuthorityHost = s.AzureAuthorityHost
 	}

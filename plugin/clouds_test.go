@@ -35,8 +35,8 @@ func TestSettingsOfCloudsThatNeedEachOther(t *testing.T) {
 		{[]string{"oidc-token", "geheim"}, []string{"PLUGIN_OIDC-TOKEN: it is of no use alone"}},
 		{[]string{"lifecycle-policy", "there"}, []string{"PLUGIN_LIFECYCLE-POLICY: there is not JSON"}},
 		{[]string{"repository-policy", "missing"}, []string{"PLUGIN_REPOSITORY-POLICY: there is no such file"}},
-		{[]string{"registry-client-certs", "h=c"}, []string{"PLUGIN_REGISTRY-CLIENT-CERTS: h: write HOST=CERT,KEY"}},
-		{[]string{"ignore-paths", "x"}, []string{"PLUGIN_IGNORE-PATHS: x: write a path of the image"}},
+		{[]string{"registry-client-certs", "h=c"}, []string{"PLUGIN_REGISTRY-CLIENT-CERTS: h=c: write HOST=CERT,KEY"}},
+		{[]string{"ignore-paths", "x"}, []string{"PLUGIN_IGNORE-PATHS: x: write an absolute path below /"}},
 		{[]string{"push-from", "x", "push", "false"}, []string{"PLUGIN_PUSH-FROM: nothing is left to do"}},
 	} {
 		_, err := Prepare(of(append([]string{"images", "r.example/o/app"}, c.kv...)...), facts(), host(nil))

@@ -39,6 +39,20 @@ func (f Field) Kind() string {
 	return "text"
 }
 
+// Sample is a value for the documentation that makes a difference; secret ones are for
+// the host to write, which has its own way not to write them.
+func (f Field) Sample() string {
+	switch {
+	case f.Example != "":
+		return f.Example
+	case f.Default == "false":
+		return "true"
+	case f.Default == "true":
+		return "false"
+	}
+	return ""
+}
+
 // Fields are all settings, in the order of the documentation.
 func Fields() []Field {
 	return slices.Concat(buildFields(), nameFields(), outputFields(), registryFields(), cloudFields(), cacheFields(), otherFields())
@@ -64,9 +78,10 @@ func buildFields() []Field {
 		{Name: "add-hosts", Help: "lines of /etc/hosts, as NAME:IP", Example: "db:10.0.0.7", at: func(s *Settings) any { return &s.AddHosts }},
 		{Name: "ulimit", Help: "limits of steps", Example: "nofile=1024:2048", at: func(s *Settings) any { return &s.Ulimits }},
 		{Name: "shm-size", Help: "size of /dev/shm in steps", Example: "128m", at: func(s *Settings) any { return &s.ShmSize }},
-		{Name: "network", Help: "network of steps: default, host or none", Default: "default", at: func(s *Settings) any { return &s.Network }},
+		{Name: "network", Help: "network of steps: default, host or none", Default: "default", Example: "none", at: func(s *Settings) any { return &s.Network }},
+		{Name: "hostname", Help: "name of the host in steps", Example: "builder", at: func(s *Settings) any { return &s.Hostname }},
 		{Name: "ignore-paths", Help: "absolute paths that no layer has, with what is below them", Example: "/var/cache/apt", at: func(s *Settings) any { return &s.IgnorePaths }},
-		{Name: "cgroup-parent", Help: "has no effect: steps stay in the job's control group", at: func(s *Settings) any { return &s.CgroupParent }},
+		{Name: "cgroup-parent", Help: "has no effect: steps stay in the job's control group", Example: "/builds", at: func(s *Settings) any { return &s.CgroupParent }},
 	}
 }
 
@@ -78,6 +93,7 @@ func nameFields() []Field {
 		{Name: "auto-tag", Help: "tags of the git event: metadata, drone, gitlab, or none", Example: "drone", at: func(s *Settings) any { return &s.AutoTag }},
 		{Name: "auto-tag-suffix", Help: "suffix of the tags of auto-tag drone", Example: "arm64", at: func(s *Settings) any { return &s.AutoTagSuffix }},
 		{Name: "expand-tags", Help: "a tag that is a version also in its shorter forms: v1.2.3 as 1.2.3, 1.2 and 1", Default: "false", at: func(s *Settings) any { return &s.ExpandTags }},
+		{Name: "short-sha-length", Help: "letters of a commit in tags of type=sha and {{sha}}", Default: "7", Example: "12", at: func(s *Settings) any { return &s.ShortSHALength }},
 		{Name: "labels", Help: "labels of the image", Example: "org.opencontainers.image.vendor=Us", at: func(s *Settings) any { return &s.Labels }},
 		{Name: "annotations", Help: "annotations, as [KIND:]KEY=VALUE", Example: "index:key=value", at: func(s *Settings) any { return &s.Annotations }},
 		{Name: "default-labels", Help: "add the labels and annotations of OCI: source, revision, created, version and so on", Default: "true", at: func(s *Settings) any { return &s.DefaultLabels }},
@@ -88,6 +104,7 @@ func outputFields() []Field {
 	return []Field{
 		{Name: "push", Help: "push the tags", Default: "true", at: func(s *Settings) any { return &s.Push }},
 		{Name: "push-by-digest", Help: "push without tags, for a job with merge; the digest is an output, and in digest-file", Default: "false", at: func(s *Settings) any { return &s.PushByDigest }},
+		{Name: "destination-policy", Help: "which destinations must get the image for success: all or any", Default: "all", Example: "any", at: func(s *Settings) any { return &s.DestinationPolicy }},
 		{Name: "merge", Help: "build nothing: put the tags on one image for several platforms, made of digests", Default: "false", at: func(s *Settings) any { return &s.Merge }},
 		{Name: "digests", Help: "what merge is made of: digests, references, and files with digests", Example: "digests/*", at: func(s *Settings) any { return &s.Digests }},
 		{Name: "skip-if-tag-exists", Help: "build nothing where one of the tags is in its registry already", Default: "false", at: func(s *Settings) any { return &s.SkipIfTagExists }},
@@ -100,14 +117,16 @@ func outputFields() []Field {
 		{Name: "image-name-tag-with-digest-file", Help: "write a line NAME:TAG@DIGEST for each destination to this file", Example: "tags.txt", at: func(s *Settings) any { return &s.NameTagDigestFile }},
 		{Name: "digest-file", Help: "write the digest to this file", Example: "digest.txt", at: func(s *Settings) any { return &s.DigestFile }},
 		{Name: "metadata-file", Help: "write digests and names as JSON to this file", Example: "metadata.json", at: func(s *Settings) any { return &s.MetadataFile }},
-		{Name: "image-format", Help: "oci or docker", Default: "oci", at: func(s *Settings) any { return &s.ImageFormat }},
-		{Name: "compression", Help: "of new layers: gzip, zstd or none", Default: "gzip", at: func(s *Settings) any { return &s.Compression }},
+		{Name: "image-id-file", Help: "write the image ID to this file", Example: "image-id.txt", at: func(s *Settings) any { return &s.ImageIDFile }},
+		{Name: "image-format", Help: "oci or docker", Default: "oci", Example: "docker", at: func(s *Settings) any { return &s.ImageFormat }},
+		{Name: "compression", Help: "of new layers: gzip, zstd or none", Default: "gzip", Example: "zstd", at: func(s *Settings) any { return &s.Compression }},
 		{Name: "compression-level", Help: "0 to 9 for gzip, 1 to 22 for zstd", Example: "3", at: func(s *Settings) any { return &s.CompressionLevel }},
 		{Name: "reproducible", Help: "no file later than SOURCE_DATE_EPOCH, or 1970 without one", Default: "false", at: func(s *Settings) any { return &s.Reproducible }},
+		{Name: "rewrite-timestamp", Help: "no file of a new layer later than SOURCE_DATE_EPOCH, a build argument", Default: "false", at: func(s *Settings) any { return &s.RewriteTimestamp }},
 		{Name: "load", Help: "an error: there is no Docker engine to load into", Default: "false", at: func(s *Settings) any { return &s.Load }},
 		{Name: "provenance", Help: "an error unless it is off: not made yet", Default: "false", at: func(s *Settings) any { return &s.Provenance }},
 		{Name: "sbom", Help: "an error unless it is off: not made yet", Default: "false", at: func(s *Settings) any { return &s.SBOM }},
-		{Name: "attests", Help: "an error unless it is empty: not made yet", at: func(s *Settings) any { return &s.Attests }},
+		{Name: "attests", Help: "an error unless it is empty: not made yet", Example: "type=sbom,disabled=true", at: func(s *Settings) any { return &s.Attests }},
 	}
 }
 
@@ -116,7 +135,8 @@ func registryFields() []Field {
 		{Name: "registry", Help: "registry that username and password are for", Default: "that of the first image", Example: "ghcr.io", at: func(s *Settings) any { return &s.Registry }},
 		{Name: "username", Help: "name to log in with", Example: "robot", at: func(s *Settings) any { return &s.Username }},
 		{Name: "password", Help: "password or token to log in with", Secret: true, at: func(s *Settings) any { return &s.Password }},
-		{Name: "docker-config", Help: "directory of config.json with further credentials", Default: "$DOCKER_CONFIG or ~/.docker", at: func(s *Settings) any { return &s.DockerConfig }},
+		{Name: "docker-config", Help: "directory of config.json with further credentials", Default: "$DOCKER_CONFIG or ~/.docker", Example: ".docker", at: func(s *Settings) any { return &s.DockerConfig }},
+		{Name: "credential-helpers", Help: "use of env, google, ecr, acr and gitlab only these, or none", Example: "ecr", at: func(s *Settings) any { return &s.CredentialHelpers }},
 		{Name: "insecure", Help: "plain HTTP with all registries", Default: "false", at: func(s *Settings) any { return &s.Insecure }},
 		{Name: "insecure-registries", Help: "plain HTTP with these registries", Example: "registry.local:5000", at: func(s *Settings) any { return &s.InsecureRegistries }},
 		{Name: "skip-tls-verify", Help: "check no certificates", Default: "false", at: func(s *Settings) any { return &s.SkipTLSVerify }},
@@ -127,9 +147,11 @@ func registryFields() []Field {
 		{Name: "registry-client-certs", Help: "certificates that registries get to see, as HOST=CERT,KEY", Example: "registry.local=cert.pem,key.pem", at: func(s *Settings) any { return &s.ClientCertificates }},
 		{Name: "skip-default-registry-fallback", Help: "where there are mirrors, ask nobody else", Default: "false", at: func(s *Settings) any { return &s.NoFallback }},
 		{Name: "registry-mirrors", Help: "ask these first for images of Docker Hub", Example: "mirror.local", at: func(s *Settings) any { return &s.Mirrors }},
+		{Name: "registry-maps", Help: "ask these first for images of a registry, as HOST=OTHER[/PREFIX]", Example: "quay.io=mirror.local/quay", at: func(s *Settings) any { return &s.RegistryMaps }},
 		{Name: "skip-push-permission-check", Help: "do not check before the build that pushing is allowed", Default: "false", at: func(s *Settings) any { return &s.SkipPushCheck }},
-		{Name: "push-retry", Help: "further attempts at a push", Default: "3", at: func(s *Settings) any { return &s.PushRetry }},
-		{Name: "pull-retry", Help: "further attempts at a pull", Default: "3", at: func(s *Settings) any { return &s.PullRetry }},
+		{Name: "push-ignore-immutable-tag-errors", Help: "a tag that is there and must not change is no error", Default: "false", at: func(s *Settings) any { return &s.IgnoreImmutableTags }},
+		{Name: "push-retry", Help: "further attempts at a push", Default: "3", Example: "5", at: func(s *Settings) any { return &s.PushRetry }},
+		{Name: "pull-retry", Help: "further attempts at a pull", Default: "3", Example: "5", at: func(s *Settings) any { return &s.PullRetry }},
 	}
 }
 
@@ -169,7 +191,10 @@ func cacheFields() []Field {
 		{Name: "cache-to", Help: "keep results there: a repository, or type=registry,ref=NAME", Example: "type=registry,ref=org/app:buildcache,mode=max", at: func(s *Settings) any { return &s.CacheTo }},
 		{Name: "cache-ttl", Help: "use no older results", Default: "336h", Example: "72h", at: func(s *Settings) any { return &s.CacheTTL }},
 		{Name: "no-push-cache", Help: "only read the cache, as jobs for pull requests do unless it is false", Example: "true", at: func(s *Settings) any { return &s.NoPushCache }},
-		{Name: "cache-mounts", Help: "keep RUN --mount=type=cache too: on, off, or auto: with cache-repo", Default: "auto", at: func(s *Settings) any { return &s.CacheMounts }},
+		{Name: "cache-run-layers", Help: "keep results of RUN", Default: "true", at: func(s *Settings) any { return &s.CacheRunLayers }},
+		{Name: "cache-copy-layers", Help: "keep results of COPY, ADD and WORKDIR", Default: "true", at: func(s *Settings) any { return &s.CacheCopyLayers }},
+		{Name: "explain-cache", Help: "say more about hits and misses at the end", Default: "false", at: func(s *Settings) any { return &s.ExplainCache }},
+		{Name: "cache-mounts", Help: "keep RUN --mount=type=cache too: on, off, or auto: with cache-repo", Default: "auto", Example: "off", at: func(s *Settings) any { return &s.CacheMounts }},
 		{Name: "cache-mount-max-size", Help: "of a cache mount that is kept", Default: "2g", Example: "500m", at: func(s *Settings) any { return &s.CacheMountMaxSize }},
 		{Name: "cache-scope", Help: "separates cache mounts, of branches for example", Example: "main", at: func(s *Settings) any { return &s.CacheScope }},
 		{Name: "cache-dir", Help: "base images that layerwright warmer has fetched", Default: "/cache", Example: "/mnt/bases", at: func(s *Settings) any { return &s.CacheDir }},
@@ -178,17 +203,19 @@ func cacheFields() []Field {
 
 func otherFields() []Field {
 	return []Field{
-		{Name: "isolation", Help: "how steps run: auto, namespaces, inplace or chroot", Default: "auto", at: func(s *Settings) any { return &s.Isolation }},
+		{Name: "isolation", Help: "how steps run: auto, namespaces, inplace or chroot", Default: "auto", Example: "inplace", at: func(s *Settings) any { return &s.Isolation }},
 		{Name: "engine", Help: "build by a BuildKit elsewhere: buildkit=ADDRESS, with platforms=, ca=, cert=, key=, servername= after commas (docs/scale.md)", Example: "buildkit=tcp://builder:1234", at: func(s *Settings) any { return &s.Engine }},
 		{Name: "store", Help: "directory for file trees and layers", Example: "/mnt/scratch", at: func(s *Settings) any { return &s.Store }},
-		{Name: "verbosity", Help: "error, warn, info or debug", Default: "info", at: func(s *Settings) any { return &s.Verbosity }},
-		{Name: "log-format", Help: "plain or json", Default: "plain", at: func(s *Settings) any { return &s.LogFormat }},
+		{Name: "snapshots", Help: "how file trees are kept: auto, overlay or flat", Default: "auto", Example: "flat", at: func(s *Settings) any { return &s.Snapshots }},
+		{Name: "min-free", Help: "must be free in the store at the start; 0 asks nothing", Default: "128m", Example: "2g", at: func(s *Settings) any { return &s.MinFree }},
+		{Name: "verbosity", Help: "error, warn, info or debug", Default: "info", Example: "debug", at: func(s *Settings) any { return &s.Verbosity }},
+		{Name: "log-format", Help: "plain or json", Default: "plain", Example: "json", at: func(s *Settings) any { return &s.LogFormat }},
 	}
 }
 
 // read makes settings of values.
 func (c *checker) read(values Values) Settings {
-	s := Settings{DefaultLabels: true, Push: true, CacheTTL: defaultCacheTTL}
+	s := Settings{DefaultLabels: true, Push: true, CacheTTL: defaultCacheTTL, CacheRunLayers: true, CacheCopyLayers: true}
 	known := map[string]bool{}
 	for _, f := range Fields() {
 		known[f.Name] = true

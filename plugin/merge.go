@@ -17,7 +17,7 @@ func (p *Plan) merge(c *checker, values Values, facts Facts) {
 	s := p.Settings
 	if !s.Merge {
 		if len(s.Digests) > 0 {
-			c.add("digests", "only merge uses them: set merge to true, or leave them out")
+			c.add("digests", "only merge uses them: set %s to true, or leave them out", c.spell("merge"))
 		}
 		return
 	}

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
@@ -71,4 +72,56 @@ func TestATokenThatIsRefusedIsAnErrorOfTheNetwork(t *testing.T) {
 	h.Token = func(context.Context, string) (string, error) { return "", nil }
 	_, err = Prepare(of("images", "r.example/o/app", "aws-role", "arn", "azure-client-id", "c", "azure-tenant-id", "t"), facts(), h)
 	require.ErrorContains(t, err, "PLUGIN_AZURE-CLIENT-ID: a token of the CI is for one cloud, and PLUGIN_AWS-ROLE wants one, too")
+}
+
+// TestARoleWithoutATokenSaysWhatGivesOne: whether there are other keys is found out
+// late, by the engine.
+func TestARoleWithoutATokenSaysWhatGivesOne(t *testing.T) {
+	h := host(nil)
+	h.NoToken = "permit it"
+	p, err := Prepare(of("images", "r.example/o/app", "aws-role", "arn"), facts(), h)
+	require.NoError(t, err)
+	require.Equal(t, "permit it", p.Request.Registry.Clouds.NoToken)
+	p, err = Prepare(of("images", "r.example/o/app"), facts(), h)
+	require.NoError(t, err)
+	require.Equal(t, core.Clouds{}, p.Request.Registry.Clouds)
+}
+
+// order is an adapter that notes in which order it is used.
+type order struct {
+	values Values
+	host   Host
+	did    []string
+}
+
+func (o *order) Emit(core.Event)                {}
+func (o *order) Read() (Values, Facts, Host)    { return o.values, facts(), o.host }
+func (o *order) Hide(secrets [][]byte)          { o.did = append(o.did, "hide") }
+func (o *order) Report(r Report) (report error) { o.did = append(o.did, "report"); return nil }
+
+// TestTheProcessThatBuildsAsksForTheToken, not also the one that only starts it.
+func TestTheProcessThatBuildsAsksForTheToken(t *testing.T) {
+	for _, done := range []bool{true, false} {
+		o := &order{values: of("images", "r.example/o/app", "aws-role", "arn"), host: host(nil)}
+		o.host.Token = func(context.Context, string) (string, error) {
+			o.did = append(o.did, "token")
+			return "", errors.New("no")
+		}
+		shown, err := Execute(t.Context(), o, Process{}, func(context.Context, core.Request) (string, bool, error) {
+			o.did = append(o.did, "enter")
+			return "", done, nil
+		})
+		require.Equal(t, done, shown)
+		require.Equal(t, !done, err != nil)
+		require.Equal(t, map[bool][]string{true: {"hide", "enter"}, false: {"hide", "enter", "token", "report"}}[done], o.did)
+	}
+}
+
+// TestNoticesComeWithMistakes: one may be the reason for the other.
+func TestNoticesComeWithMistakes(t *testing.T) {
+	var log bytes.Buffer
+	o := &order{values: of("load", "true", "images", "o/a", "cache-from", "type=gha"), host: host(nil)}
+	_, err := Execute(t.Context(), o, Process{Stderr: &log}, nil)
+	require.ErrorContains(t, err, "PLUGIN_TAR-PATH")
+	require.Equal(t, "NOTE: PLUGIN_CACHE-FROM type=gha has no effect: results of steps are kept in a registry\n", log.String())
 }

@@ -92,6 +92,7 @@ func TestEverySettingDoesSomething(t *testing.T) {
 		"log-format": {"json"}, "docker-config": {"dir"}, "github-token": {"geheim", "context", "https://h.example/o/r.git"}, "file": {"other"},
 		"annotations": {"a=b"}, "push-retry": {"0"}, "pull-retry": {"7"}, "skip-push-permission-check": {"true"},
 		"no-push-cache": {"true", "cache", "true"}, "cache-mounts": {"on", "cache", "true"}, "cache-mount-max-size": {"5m", "cache", "true"}, "cache-scope": {"main", "cache", "true"}, "platforms": {"linux/arm64"}, "flavor": {"latest=true", "tags", "type=sha"},
+		"cache-run-layers": {"false", "cache", "true"}, "cache-copy-layers": {"false", "cache", "true"}, "rewrite-timestamp": {"true"}, "explain-cache": {"true"}, "short-sha-length": {"12", "tags", "type=sha"}, "push-ignore-immutable-tag-errors": {"true"},
 		"push-by-digest": {"true"}, "merge": {"true", "digests", "sha256:0"}, "digests": {"sha256:0", "merge", "true"},
 	}
 	for _, f := range Fields() {
@@ -117,7 +118,7 @@ func TestEverythingThatIsWrongIsSaidAtOnce(t *testing.T) {
 	_, err := Prepare(of(
 		"context", "-", "build-args", "A=secret-value\n=secret-value", "platforms", "what/is/this/thing", "images", "Org/App:1", "tags", "type=nothing\nok",
 		"load", "true", "provenance", "mode=max", "secrets", "no-value", "secret-envs", "a=NOT_SET", "secret-files", "b=missing", "ssh", "default",
-		"add-hosts", "x", "ulimit", "x", "shm-size", "much", "network", "bridge", "isolation", "magic", "engine", "tcp://x", "outputs", "type=docker\ntype=what\ndest", "compression-level", "99",
+		"add-hosts", "x", "ulimit", "x", "shm-size", "much", "network", "bridge", "isolation", "magic", "engine", "tcp://x", "outputs", "type=docker\ntype=what\ntype=oci,dest", "compression-level", "99",
 		"username", "u", "cache-repo", "a/b:c", "cache-from", "type=what", "cache-ttl", "soon", "push", "perhaps", "verbosity", "loud", "colour", "red", "labels", "x", "annotations", "x",
 	), facts(), host(nil))
 	var e *core.Error
@@ -158,6 +159,14 @@ func TestTagsBecomeDestinations(t *testing.T) {
 			require.Equal(t, c.want, strings.Join(prepare(t, nil, c.kv...).Request.Outputs.Destinations, " "))
 		})
 	}
+}
+
+// TestTheEpochOfTheJob is a build argument, as Docker's documentation has it for its
+// action.
+func TestTheEpochOfTheJob(t *testing.T) {
+	env := map[string]string{"SOURCE_DATE_EPOCH": "5"}
+	require.Equal(t, map[string]string{"SOURCE_DATE_EPOCH": "5"}, prepare(t, env, "images", "o/a").Request.BuildArgs)
+	require.Equal(t, "6", prepare(t, env, "images", "o/a", "build-args", "SOURCE_DATE_EPOCH=6").Request.BuildArgs["SOURCE_DATE_EPOCH"])
 }
 
 func TestWithoutAPlaceThereIsAnError(t *testing.T) {
@@ -208,14 +217,14 @@ func TestTheCacheRepositoryIsInferred(t *testing.T) {
 }
 
 func TestSecretsAreHidden(t *testing.T) {
-	kv := []string{"images", "ghcr.io/o/app", "secrets", "a=value-a", "secret-envs", "b=B", "secret-files", "c=there", "username", "u", "password", "value-p", "build-args", "TOKEN=value-t"}
+	kv := []string{"images", "ghcr.io/o/app", "secrets", "a=value-a", "secret-envs", "b=B", "secret-files", "c=there", "username", "u", "password", "value-p", "build-args", "TOKEN=value-t", "context", "https://u:value-url@h/o/r.git", "build-contexts", "b=https://value-token@h/o/r.git"}
 	p := prepare(t, map[string]string{"B": "value-b"}, kv...)
 	require.Equal(t, Login{"ghcr.io", "u", "value-p"}, p.Login, "the registry is that of the first image")
 	var all []string
 	for _, s := range p.Secrets {
 		all = append(all, string(s))
 	}
-	require.Subset(t, all, []string{"value-a", "value-b", "content", "value-p"})
+	require.Subset(t, all, []string{"value-a", "value-b", "content", "value-p", "value-url", "value-token"})
 	var b strings.Builder
 	require.NoError(t, WriteSettings(&b, of(kv...)))
 	require.NotContains(t, b.String(), "value-")
@@ -277,4 +286,37 @@ func TestAMatrixPushesByDigest(t *testing.T) {
 func TestADockerfileThatNobodyNames(t *testing.T) {
 	require.Empty(t, prepare(t, nil, "images", "h.example/a", "context", "sub").Request.Dockerfile)
 	require.Equal(t, "Dockerfile", prepare(t, nil, "images", "h.example/a", "context", "sub", "file", "Dockerfile").Request.Dockerfile)
+}
+
+// TestOutputsAsOnTheCommandLine: docker's outputs have the same keys in every CI.
+func TestOutputsAsOnTheCommandLine(t *testing.T) {
+	three := 3
+	p := prepare(t, nil, "images", "o/app", "push", "true", "outputs", "type=image,compression=zstd,compression-level=3,annotation-index.k=v\n./out")
+	o := p.Request.Outputs
+	require.Equal(t, []string{"o/app:latest"}, o.Destinations)
+	require.Equal(t, []any{"zstd", &three, "./out", false}, []any{o.Compression, o.CompressionLevel, o.RootDir, o.NoPush})
+	require.Equal(t, core.Annotation{Index: true, Key: "k", Value: "v"}, o.Annotations[len(o.Annotations)-1], "over the default ones")
+	o = prepare(t, nil, "images", "o/app", "outputs", "type=docker,dest=x,oci-mediatypes=false").Request.Outputs
+	require.Equal(t, "docker", o.ImageFormat)
+	require.Empty(t, o.Annotations, "of which Docker's format has none")
+	o = prepare(t, nil, "push", "false", "outputs", "type=image,name=o/a\ntype=oci,dest=f,name=o/b").Request.Outputs
+	require.Equal(t, []any{[]string{"o/a", "o/b"}, true}, []any{o.Destinations, o.NoPush})
+	require.False(t, prepare(t, nil, "push", "false", "outputs", "type=registry,name=o/a").Request.Outputs.NoPush)
+	_, err := Prepare(of("images", "o/app", "push", "true", "outputs", "-\ntype=oci,dest=x,name=o/b", "ssh", "default=/agent", "ssh-key", "geheim"), facts(), host(nil))
+	for _, text := range []string{"PLUGIN_OUTPUTS: standard output is the log", "PLUGIN_OUTPUTS: name=o/b", "PLUGIN_SSH-KEY: it is the agent default, and PLUGIN_SSH has one"} {
+		require.ErrorContains(t, err, text)
+	}
+}
+
+// TestWhatElseTheEngineOffers: settings that the command line has, too.
+func TestWhatElseTheEngineOffers(t *testing.T) {
+	p := prepare(t, nil, "images", "o/app", "hostname", "box", "min-free", "0", "snapshots", "flat", "registry-maps", "quay.io=m/a;quay.io=n\ngcr.io=m", "credential-helpers", "none",
+		"destination-policy", "any", "image-id-file", "iid", "cache-repo", "o/cache", "cache-run-layers", "false")
+	r := p.Request
+	require.Equal(t, []any{"box", int64(-1), "flat", true, "iid"}, []any{r.Hostname, r.MinFree, r.Snapshots, r.Outputs.AnyDestination, r.Outputs.ImageIDFile})
+	require.Equal(t, map[string][]string{"quay.io": {"m/a", "n"}, "gcr.io": {"m"}}, r.Registry.Maps)
+	require.Equal(t, []string{}, r.Registry.CredentialHelpers)
+	require.Equal(t, []bool{true, false}, []bool{r.Cache.NoRunLayers, r.Cache.NoCopyLayers})
+	_, err := Prepare(of("images", "o/app", "min-free", "x", "snapshots", "x", "registry-maps", "x", "credential-helpers", "x", "destination-policy", "x", "short-sha-length", "0"), facts(), host(nil))
+	require.Len(t, Problems(err), 6)
 }

@@ -3,10 +3,12 @@ package plugin
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/layerwright/layerwright/core"
 	"github.com/layerwright/layerwright/plugin/display"
+	"github.com/layerwright/layerwright/plugin/syntax"
 	"github.com/layerwright/layerwright/plugin/tags"
 )
 
@@ -34,6 +36,8 @@ type Plan struct {
 	// Verbosity and Format are those of the log.
 	Verbosity display.Verbosity
 	Format    display.Format
+	// ExplainCache says more about hits and misses at the end.
+	ExplainCache bool
 	// pushUnsaid says that the user has said nothing of pushing.
 	pushUnsaid bool
 }
@@ -52,7 +56,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	s := c.read(values)
 	p := &Plan{Settings: s, Login: Login{Registry: s.Registry, Username: s.Username, Password: s.Password}}
 	p.pushUnsaid = len(values["push"].Values) == 0 || values["push"].Source == "default"
-	p.PushFrom, p.SkipExisting = s.PushFrom, s.SkipIfTagExists
+	p.PushFrom, p.SkipExisting, p.ExplainCache = s.PushFrom, s.SkipIfTagExists, s.ExplainCache
 	p.Notices = append(p.Notices, facts.Notices...)
 	for _, name := range slices.Sorted(maps.Keys(facts.Problems)) {
 		c.add(name, "%w", facts.Problems[name])
@@ -64,12 +68,16 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 		// file is not in doubt.
 		r.Dockerfile = ""
 	}
-	r.ContextSubPath, r.IgnorePaths = s.ContextSubPath, c.paths("ignore-paths", split(s.IgnorePaths))
+	r.ContextSubPath, r.IgnorePaths = s.ContextSubPath, each(c, "ignore-paths", split(s.IgnorePaths), syntax.ImagePath)
 	r.NoCache, r.NoCacheFilter = s.NoCache, split(s.NoCacheFilters)
-	r.CgroupParent, r.Store = s.CgroupParent, s.Store
+	r.Hostname, r.CgroupParent, r.Store = s.Hostname, s.CgroupParent, s.Store
 	r.Network = c.choice("network", s.Network, "default", "host", "none")
 	r.Isolation = c.choice("isolation", s.Isolation, "auto", "namespaces", "inplace", "chroot")
+	r.Snapshots = c.choice("snapshots", s.Snapshots, "auto", "overlay", "flat")
 	var err error
+	if r.MinFree, err = syntax.MinFree(s.MinFree); err != nil {
+		c.add("min-free", "%s: %w", s.MinFree, err)
+	}
 	if r.Engines, err = core.ParseEngines(s.Engine); err != nil {
 		c.add("engine", "%w", err)
 	}
@@ -77,15 +85,12 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 	r.BuildArgs = c.buildArgs(s.BuildArgs)
 	r.NamedContexts = c.namedContexts(s.BuildContexts)
 	r.ExtraHosts, r.Ulimits, r.ShmSize = c.hosts(split(s.AddHosts)), c.ulimits(split(s.Ulimits)), c.size("shm-size", s.ShmSize)
-	r.SSH = c.ssh(s.SSH)
-	if s.SSHKey != "" {
-		r.SSH = append(r.SSH, core.SSH{ID: "default", Key: []byte(s.SSHKey + "\n")}) // a host may have trimmed it
-	}
+	r.SSH = c.ssh(s)
 	r.Secrets = c.secrets(s)
 	c.refused(s)
 	p.names(c, facts)
-	p.labels(c, facts)
 	p.outputs(c)
+	p.labels(c, facts)
 	p.cache(c, facts)
 	p.registry(c, facts)
 	p.merge(c, values, facts)
@@ -105,7 +110,7 @@ func Prepare(values Values, facts Facts, host Host) (*Plan, error) {
 // refused are settings that would promise what the engine does not do.
 func (c *checker) refused(s Settings) {
 	if s.Load {
-		c.add("load", "there is no Docker engine to load the image into: write a file (tar-path, or an output of type=docker with dest=) and docker load it, or push")
+		c.add("load", "there is no Docker engine to load the image into: write a file (%s, or an output of type=docker with dest=) and docker load it, or push", c.spell("tar-path"))
 	}
 	off := []string{"", "false", "0", "none", "disabled"}
 	for name, value := range map[string]string{"provenance": s.Provenance, "sbom": s.SBOM} {
@@ -124,6 +129,13 @@ func (c *checker) refused(s Settings) {
 func (p *Plan) names(c *checker, facts Facts) {
 	s := p.Settings
 	ts := tags.Settings{Images: s.Images, Flavor: s.Flavor, Preset: tags.Preset(s.AutoTag), Suffix: s.AutoTagSuffix, Expand: s.ExpandTags}
+	if s.ShortSHALength != "" {
+		var err error
+		if ts.ShortSHA, err = strconv.Atoi(s.ShortSHALength); err != nil || ts.ShortSHA < 1 || ts.ShortSHA > 64 {
+			c.add("short-sha-length", "%q is no number from 1 to 64", s.ShortSHALength)
+			ts.ShortSHA = 0
+		}
+	}
 	rules := len(s.Flavor) > 0 || slices.ContainsFunc(s.Tags, tags.IsRule)
 	for _, line := range s.Tags {
 		switch {
@@ -157,25 +169,26 @@ func (p *Plan) names(c *checker, facts Facts) {
 func (p *Plan) labels(c *checker, facts Facts) {
 	p.Labels = map[string]string{}
 	out := &p.Request.Outputs
+	var annotations []core.Annotation
 	if p.Settings.DefaultLabels {
 		event := facts.Event
 		if p.Settings.Reproducible {
 			event.Now = event.CommitTime // the time of the build would change the image
 		}
 		p.Labels = tags.Labels(event, facts.Project, p.Names.Version)
-		if p.Settings.ImageFormat != "docker" { // which has none
+		if out.ImageFormat != "docker" { // which has none
 			for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
-				out.Annotations = append(out.Annotations, core.Annotation{Key: key, Value: p.Labels[key]})
+				annotations = append(annotations, core.Annotation{Key: key, Value: p.Labels[key]})
 			}
 		}
 	}
 	maps.Copy(p.Labels, c.pairs("labels", p.Settings.Labels))
 	p.Request.Labels = p.Labels
 	own := c.annotations(p.Settings.Annotations)
-	if p.Settings.ImageFormat == "docker" && len(own) > 0 {
+	if out.ImageFormat == "docker" && len(own) > 0 {
 		c.add("annotations", "image-format docker has none: use oci, or labels")
 	}
-	out.Annotations = append(out.Annotations, own...)
+	out.Annotations = slices.Concat(annotations, own, out.Annotations)
 }
 
 // secretValues collects what must not be shown.
@@ -187,6 +200,9 @@ func (p *Plan) secretValues(facts Facts) {
 		if l.Password != "" {
 			p.Secrets = append(p.Secrets, []byte(l.Password))
 		}
+	}
+	for _, text := range append([]string{p.Settings.Context}, p.Settings.BuildContexts...) {
+		p.Secrets = append(p.Secrets, syntax.URLSecrets(text)...)
 	}
 	for _, s := range facts.Secrets {
 		p.Secrets = append(p.Secrets, []byte(s))

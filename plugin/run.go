@@ -35,7 +35,7 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	if r.Store == "" {
 		r.Store = proc.Store
 	}
-	var out display.Outcome
+	out := display.Outcome{ExplainCache: p.ExplainCache}
 	if out.Result, out.Err = p.carryOut(ctx, r); out.Err != nil {
 		out.Result = nil
 	} else {
@@ -44,6 +44,17 @@ func (p *Plan) Run(ctx context.Context, proc Process) display.Outcome {
 	out.Took = time.Since(started)
 	view.Finish(out)
 	return hide.Outcome(out)
+}
+
+// tell shows the notices where nothing is built: one may say why a setting was not
+// understood.
+func (p *Plan) tell(proc Process) {
+	if proc.Stderr == nil {
+		return
+	}
+	for _, n := range p.Notices {
+		display.Early(p.Format, proc.Stderr, display.Options{Secrets: p.Secrets}, core.Notice{Level: core.Info, Text: n, Time: time.Now()})
+	}
 }
 
 // skipExisting looks for the tags, where that is wanted.

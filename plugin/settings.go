@@ -35,9 +35,9 @@ type Settings struct {
 	// NoCache runs every step, NoCacheFilters those of some stages.
 	NoCache        bool
 	NoCacheFilters []string
-	// AddHosts, Ulimits, ShmSize, Network and CgroupParent are for steps.
-	AddHosts, Ulimits              []string
-	ShmSize, Network, CgroupParent string
+	// AddHosts, Ulimits, ShmSize, Network, Hostname and CgroupParent are for steps.
+	AddHosts, Ulimits                        []string
+	ShmSize, Network, Hostname, CgroupParent string
 
 	// Images are names without tags, Tags rules, tags or whole references,
 	// Flavor what holds for all tags: see package tags.
@@ -46,6 +46,8 @@ type Settings struct {
 	AutoTag, AutoTagSuffix string
 	// ExpandTags adds the shorter forms of tags that are versions.
 	ExpandTags bool
+	// ShortSHALength is a number: of letters of a commit in tags.
+	ShortSHALength string
 	// Labels and Annotations are [KIND:]KEY=VALUE. DefaultLabels adds those of
 	// OCI to both.
 	Labels, Annotations []string
@@ -58,6 +60,8 @@ type Settings struct {
 	// patterns of files with digests.
 	PushByDigest, Merge bool
 	Digests             []string
+	// DestinationPolicy is all or any: of the destinations that must get the image.
+	DestinationPolicy string
 	// SkipIfTagExists builds nothing where one of the tags is there already.
 	SkipIfTagExists bool
 	// Outputs are type=TYPE,dest=PATH as docker has them.
@@ -66,21 +70,24 @@ type Settings struct {
 	OCILayout, Tar string
 	// PushFrom is a tar or a layout that is pushed instead of a build.
 	PushFrom string
-	// DigestFile and MetadataFile are paths; NameDigestFile and
+	// DigestFile, ImageIDFile and MetadataFile are paths; NameDigestFile and
 	// NameTagDigestFile those of Kaniko's files with names and digests.
-	DigestFile, MetadataFile, NameDigestFile, NameTagDigestFile string
+	DigestFile, ImageIDFile, MetadataFile, NameDigestFile, NameTagDigestFile string
 	// SingleSnapshot makes one layer of all that is added to the base image.
 	SingleSnapshot bool
 	// ImageFormat is oci or docker; Compression gzip, zstd or none, with
 	// CompressionLevel where it is not empty.
 	ImageFormat, Compression, CompressionLevel string
-	// Reproducible sets all times to SOURCE_DATE_EPOCH, or 0.
-	Reproducible bool
+	// Reproducible sets all times to SOURCE_DATE_EPOCH, or 0; RewriteTimestamp only
+	// where there is one.
+	Reproducible, RewriteTimestamp bool
 
 	// Registry, Username and Password log in to one registry.
 	Registry, Username, Password string
-	// DockerConfig is the directory of config.json, or the file.
-	DockerConfig string
+	// DockerConfig is the directory of config.json, or the file; CredentialHelpers are
+	// the built-in ones that are on, all where there are none.
+	DockerConfig      string
+	CredentialHelpers []string
 	// Insecure and SkipTLSVerify hold for all registries, the lists for some,
 	// and what ends with Pull for pulling only.
 	Insecure, SkipTLSVerify                     bool
@@ -90,10 +97,10 @@ type Settings struct {
 	Certificates []string
 	// ClientCertificates are HOST=CERT,KEY: files that a registry gets to see.
 	ClientCertificates []string
-	// Mirrors are asked first for images of Docker Hub; with NoFallback nobody
-	// is asked after them.
-	Mirrors    []string
-	NoFallback bool
+	// Mirrors are asked first for images of Docker Hub, RegistryMaps (HOST=OTHER) for
+	// those of a registry; with NoFallback nobody is asked after them.
+	Mirrors, RegistryMaps []string
+	NoFallback            bool
 	// The settings for clouds are as core.Clouds has them.
 	AWSAccessKeyID, AWSSecretAccessKey, AWSSessionToken, AWSRole, AWSExternalID, AWSRegion               string
 	GoogleKey, GoogleAccessToken, GoogleProjectNumber, GooglePool, GoogleProvider, GoogleAccount         string
@@ -106,6 +113,8 @@ type Settings struct {
 	// SkipPushCheck leaves out the check, before anything runs, that pushing
 	// is allowed.
 	SkipPushCheck bool
+	// IgnoreImmutableTags makes a tag that is there and must not change no error.
+	IgnoreImmutableTags bool
 	// PushRetry and PullRetry are numbers of further attempts.
 	PushRetry, PullRetry string
 
@@ -119,15 +128,18 @@ type Settings struct {
 	// NoPushCache, a truth value, only reads the cache; when empty, jobs for
 	// pull requests do.
 	NoPushCache string
+	// CacheRunLayers and CacheCopyLayers say which results are kept; ExplainCache says
+	// more at the end.
+	CacheRunLayers, CacheCopyLayers, ExplainCache bool
 	// CacheMounts is auto, on or off; CacheMountMaxSize a size, CacheScope
 	// what separates cache mounts, and CacheDir has base images.
 	CacheMounts, CacheMountMaxSize, CacheScope, CacheDir string
 
 	// Engine are BuildKits elsewhere, as core.ParseEngines reads them.
 	Engine []string
-	// Isolation and Store are the engine's; Verbosity and LogFormat say how
-	// progress looks.
-	Isolation, Store, Verbosity, LogFormat string
+	// Isolation, Store, Snapshots and MinFree are the engine's; Verbosity and
+	// LogFormat say how progress looks.
+	Isolation, Store, Snapshots, MinFree, Verbosity, LogFormat string
 
 	// Load, Provenance, SBOM and Attests are refused, with the reason.
 	Load                      bool

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // WriteSettings shows each setting that was given, its value and where it is
-// from: --print-settings. Secret values are hidden, and so are the values of
-// build arguments, which people put secrets into all the same.
+// from: --print-settings. Secret values are hidden, and so are logins in URLs and the
+// values of build arguments, which people put secrets into all the same.
 func WriteSettings(w io.Writer, values Values) error {
 	for _, f := range Fields() {
 		v := values[f.Name]
@@ -27,7 +29,7 @@ func WriteSettings(w io.Writer, values Values) error {
 					text = name + "=***"
 				}
 			}
-			if _, err := fmt.Fprintf(w, "%s: %s  (%s)\n", f.Name, strings.ReplaceAll(strings.TrimSpace(text), "\n", `\n`), source); err != nil {
+			if _, err := fmt.Fprintf(w, "%s: %s  (%s)\n", f.Name, strings.ReplaceAll(syntax.WithoutURLSecrets(strings.TrimSpace(text)), "\n", `\n`), source); err != nil {
 				return fmt.Errorf("show settings: %w", err)
 			}
 		}

@@ -1,8 +1,6 @@
 package plugin
 
 import (
-	"encoding/csv"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -70,60 +68,32 @@ func each[T any](c *checker, setting string, list []string, read func(string) (T
 	return out
 }
 
-// buildArgs: the values may be secret in spite of everything, so that errors
-// have none.
-func (c *checker) buildArgs(list []string) map[string]string {
-	args := map[string]string{}
-	for i, kv := range list {
-		k, v, ok := strings.Cut(kv, "=")
-		if k = strings.TrimSpace(k); k == "" || strings.ContainsAny(k, " \t\n") {
-			c.add("build-args", "number %d: write KEY=VALUE", i+1)
-			continue
-		}
-		if !ok {
-			if v, ok = c.host.Env[k]; !ok {
-				continue // as with docker
-			}
-		}
-		args[k] = v
+// list adds what is wrong with the values of a setting, which name themselves.
+func (c *checker) list(setting string, errs []error) {
+	for _, err := range errs {
+		c.add(setting, "%w", err)
 	}
+}
+
+func (c *checker) buildArgs(list []string) map[string]string {
+	args, errs := syntax.BuildArgs(list, c.host.Env)
+	c.list("build-args", errs)
 	return args
 }
 
 func (c *checker) pairs(setting string, list []string) map[string]string {
-	m := map[string]string{}
-	for _, kv := range list {
-		k, v, ok := strings.Cut(kv, "=")
-		if k = strings.TrimSpace(k); k == "" || !ok {
-			c.add(setting, "%s: write KEY=VALUE", kv)
-			continue
-		}
-		m[k] = v
-	}
+	m, errs := syntax.Pairs(list)
+	c.list(setting, errs)
 	return m
 }
 
 func (c *checker) namedContexts(list []string) map[string]string {
-	m := c.pairs("build-contexts", list)
-	for name, value := range m {
-		if err := core.CheckContext(value, true); err != nil {
-			c.add("build-contexts", "%s: %w", name, err)
-		}
-	}
+	m, errs := syntax.Contexts(list)
+	c.list("build-contexts", errs)
 	return m
 }
 
 func (c *checker) hosts(list []string) []string { return each(c, "add-hosts", list, syntax.Host) }
-
-// paths are those of an image.
-func (c *checker) paths(setting string, list []string) []string {
-	for _, p := range list {
-		if !strings.HasPrefix(p, "/") {
-			c.add(setting, "%s: write a path of the image, which begins with /", p)
-		}
-	}
-	return list
-}
 
 func (c *checker) ulimits(list []string) []string { return each(c, "ulimit", list, syntax.Ulimit) }
 
@@ -138,87 +108,31 @@ func (c *checker) size(setting, text string) int64 {
 	return n
 }
 
-// ssh reads ID[=PATH,…]; without a path it is the agent of the environment.
-func (c *checker) ssh(list []string) (out []core.SSH) {
-	for _, text := range list {
-		id, paths, _ := strings.Cut(strings.TrimSpace(text), "=")
-		agent := core.SSH{ID: id, Paths: split([]string{paths})}
-		if len(agent.Paths) == 0 {
-			socket := c.host.Env["SSH_AUTH_SOCK"]
-			if socket == "" {
-				c.add("ssh", "%s: there is no agent (SSH_AUTH_SOCK is not set): name a socket or key, as in %s=PATH", id, id)
-				continue
-			}
-			agent.Paths = []string{socket}
-		}
-		out = append(out, agent)
+// ssh are the agents of the list, and the key as the agent default.
+func (c *checker) ssh(s Settings) []core.SSH {
+	out, errs := syntax.SSH(s.SSH, c.host.Env)
+	c.list("ssh", errs)
+	if s.SSHKey == "" {
+		return out
 	}
-	return out
+	const id = "default"
+	if slices.ContainsFunc(out, func(a core.SSH) bool { return a.ID == id }) {
+		c.add("ssh-key", "it is the agent default, and %s has one, too", c.spell("ssh"))
+	}
+	return append(out, core.SSH{ID: id, Key: []byte(s.SSHKey + "\n")}) // a host may have trimmed it
 }
 
-// maxSecret is BuildKit's limit for a secret.
-const maxSecret = 500 << 10
-
-// secrets reads the three lists and the git token. Values are never in errors.
-func (c *checker) secrets(s Settings) (out []core.Secret) {
-	seen := map[string]bool{}
-	add := func(setting string, list []string, value func(string) ([]byte, error)) {
-		for i, text := range list {
-			id, v, ok := strings.Cut(text, "=")
-			if id = strings.TrimSpace(id); id == "" || !ok {
-				c.add(setting, "number %d: write ID=…", i+1)
-				continue
-			}
-			if seen[id] {
-				c.add(setting, "two secrets have the id %s", id)
-			}
-			seen[id] = true
-			data, err := value(v)
-			if err == nil && len(data) > maxSecret {
-				err = fmt.Errorf("it is larger than 500 KiB")
-			}
-			if err != nil {
-				c.add(setting, "secret %s: %w", id, err)
-				continue
-			}
-			out = append(out, core.Secret{ID: id, Value: data})
-		}
+// secrets reads the three lists and the git token.
+func (c *checker) secrets(s Settings) []core.Secret {
+	all := &syntax.Secrets{Env: c.host.Env, ReadFile: c.host.ReadFile}
+	c.list("secrets", all.Values(s.Secrets))
+	c.list("secret-envs", all.Variables(s.SecretEnvs))
+	c.list("secret-files", all.Files(s.SecretFiles))
+	const token = "GIT_AUTH_TOKEN"
+	if s.GitToken != "" && core.IsRemote(s.Context) && !slices.ContainsFunc(all.List, func(s core.Secret) bool { return s.ID == token }) {
+		all.List = append(all.List, core.Secret{ID: token, Value: []byte(s.GitToken)})
 	}
-	add("secrets", s.Secrets, func(v string) ([]byte, error) { return []byte(v), nil })
-	add("secret-envs", s.SecretEnvs, func(v string) ([]byte, error) {
-		value, ok := c.host.Env[strings.TrimSpace(v)]
-		if !ok {
-			return nil, fmt.Errorf("the variable %s is not set", v)
-		}
-		return []byte(value), nil
-	})
-	add("secret-files", s.SecretFiles, func(v string) ([]byte, error) { return c.host.ReadFile(strings.TrimSpace(v)) })
-	if s.GitToken != "" && !seen["GIT_AUTH_TOKEN"] && core.IsRemote(s.Context) {
-		out = append(out, core.Secret{ID: "GIT_AUTH_TOKEN", Value: []byte(s.GitToken)})
-	}
-	return out
-}
-
-// keyValues reads type=TYPE,KEY=VALUE; a field may stand in double quotes.
-func keyValues(text string) (map[string]string, error) {
-	r := csv.NewReader(strings.NewReader(text))
-	r.LazyQuotes, r.TrimLeadingSpace = true, true
-	record, err := r.Read()
-	if err != nil {
-		return nil, fmt.Errorf("not a line of comma separated fields: %w", err)
-	}
-	f := map[string]string{}
-	for _, field := range record {
-		k, v, ok := strings.Cut(field, "=")
-		if k = strings.ToLower(strings.TrimSpace(k)); !ok {
-			if k != "push" { // docker's short form
-				return nil, fmt.Errorf("%q is not KEY=VALUE", field)
-			}
-			v = "true"
-		}
-		f[k] = strings.TrimSpace(v)
-	}
-	return f, nil
+	return all.List
 }
 
 // annotations reads [KIND[PLATFORM],…:]KEY=VALUE, as docker does.

@@ -2,16 +2,15 @@ package plugin
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/distribution/reference"
 
 	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // outputs are where the image goes.
@@ -21,27 +20,28 @@ func (p *Plan) outputs(c *checker) {
 	if s.PushByDigest && p.pushUnsaid {
 		o.NoPush = false // it is a way of pushing
 	}
-	o.OCILayout, o.DockerTar, o.DigestFile, o.MetadataFile = s.OCILayout, s.Tar, s.DigestFile, s.MetadataFile
+	o.OCILayout, o.DockerTar, o.DigestFile, o.ImageIDFile, o.MetadataFile = s.OCILayout, s.Tar, s.DigestFile, s.ImageIDFile, s.MetadataFile
+	o.AnyDestination = c.choice("destination-policy", s.DestinationPolicy, "all", "any") == "any"
 	o.ImageFormat = c.choice("image-format", s.ImageFormat, "oci", "docker")
 	o.Compression = c.choice("compression", s.Compression, "gzip", "zstd", "none")
-	o.Reproducible, o.SingleSnapshot = s.Reproducible, s.SingleSnapshot
+	o.Reproducible, o.RewriteTimestamp, o.SingleSnapshot = s.Reproducible, s.RewriteTimestamp, s.SingleSnapshot
 	o.NameDigestFile, o.NameTagDigestFile = s.NameDigestFile, s.NameTagDigestFile
 	if s.PushFrom != "" && o.NoPush {
 		c.add("push-from", "nothing is left to do: it pushes what was built before, and pushing is off")
 	}
+	setting := "outputs"
 	if s.CompressionLevel != "" {
-		level, err := strconv.Atoi(s.CompressionLevel)
-		if err == nil {
-			err = core.CheckCompression(o.Compression, level)
+		setting = "compression-level"
+		if level, err := strconv.Atoi(s.CompressionLevel); err == nil {
+			o.CompressionLevel = &level
+		} else {
+			c.add(setting, "%q is no number", s.CompressionLevel)
 		}
-		if err != nil {
-			c.add("compression-level", "%w", err)
-		}
-		o.CompressionLevel = &level
 	}
-	for _, text := range s.Outputs {
-		if err := p.output(text); err != nil {
-			c.add("outputs", "%s: %w", text, err)
+	p.further(c)
+	if o.CompressionLevel != nil {
+		if err := core.CheckCompression(o.Compression, *o.CompressionLevel); err != nil {
+			c.add(setting, "%w", err)
 		}
 	}
 	if o.PushByDigest {
@@ -68,56 +68,25 @@ func withoutTags(destinations []string) (out []string) {
 	return out
 }
 
-// output reads one line of docker's --output.
-func (p *Plan) output(text string) error {
-	f, err := keyValues(text)
-	if err != nil {
-		return err
-	}
+// further are docker's outputs.
+func (p *Plan) further(c *checker) {
 	o := &p.Request.Outputs
-	places := map[string]*string{"local": &o.RootDir, "tar": &o.RootTar, "docker": &o.DockerTar, "oci": &o.OCITar}
-	if f["type"] == "oci" && f["tar"] == "false" {
-		places["oci"] = &o.OCILayout
-	}
-	for key := range f {
-		switch key {
-		case "type", "dest", "tar", "name", "push", "push-by-digest", "name-canonical", "oci-mediatypes":
-		default:
-			return fmt.Errorf("unknown key %q: use type, dest, tar, name, push and push-by-digest", key)
+	more := &syntax.Outputs{Push: p.Settings.Push}
+	for _, text := range p.Settings.Outputs {
+		if err := more.Add(text, o); err != nil {
+			c.add("outputs", "%s: %w", text, err)
 		}
 	}
-	if kind := f["type"]; kind == "image" || kind == "registry" {
-		push, err := strconv.ParseBool(f["push"])
-		if f["push"] != "" && err != nil {
-			return errors.New("push is neither true nor false")
-		}
-		o.NoPush = o.NoPush && !push && kind != "registry"
-		byDigest, err := strconv.ParseBool(f["push-by-digest"])
-		if f["push-by-digest"] != "" && err != nil {
-			return errors.New("push-by-digest is neither true nor false")
-		}
-		o.PushByDigest = o.PushByDigest || byDigest
-		for _, name := range strings.Fields(strings.ReplaceAll(f["name"], ",", " ")) {
-			if _, err := reference.ParseNormalizedNamed(name); err != nil {
-				return err
-			}
-			o.Destinations = append(o.Destinations, name)
-		}
-		return nil
+	o.NoPush = o.NoPush && !more.Pushes()
+	if err := more.Settle(o); err != nil {
+		c.add("outputs", "%w", err)
 	}
-	at, ok := places[f["type"]]
-	switch {
-	case !ok:
-		return fmt.Errorf("unknown type %q: use local, tar, oci, docker, image or registry", f["type"])
-	case f["dest"] == "" && f["type"] == "docker":
-		return errors.New("there is no Docker engine to load into: give dest=FILE, and docker load that, or push")
-	case f["dest"] == "" || f["dest"] == "-":
-		return errors.New("dest= is missing")
-	case *at != "" && *at != f["dest"]:
-		return fmt.Errorf("two outputs of type %s", f["type"])
+	if slices.Contains([]string{o.OCILayout, o.OCITar, o.DockerTar, o.RootDir, o.RootTar}, "-") {
+		c.add("outputs", "standard output is the log of the job: write to a file")
 	}
-	*at = f["dest"]
-	return nil
+	if o.ImageFormat == "docker" && len(o.Annotations) > 0 {
+		c.add("outputs", "image-format docker has no annotations: leave them out")
+	}
 }
 
 // cache says where results of steps are kept.
@@ -137,7 +106,7 @@ func (p *Plan) cache(c *checker, facts Facts) {
 		if d := p.Request.Outputs.Destinations; len(d) > 0 {
 			repo, _ = core.DefaultCacheRepo(d[0]) // an invalid destination was complained about
 		} else if p.Names.Skip == "" {
-			c.add("cache", "without a destination there is no place for it: set cache-repo")
+			c.add("cache", "without a destination there is no place for it: set %s", c.spell("cache-repo"))
 		}
 	}
 	for _, line := range s.CacheFrom {
@@ -147,6 +116,7 @@ func (p *Plan) cache(c *checker, facts Facts) {
 	}
 	if repo != "" || len(out.From) > 0 {
 		out.Repo, out.TTL = repo, s.CacheTTL
+		out.NoRunLayers, out.NoCopyLayers = !s.CacheRunLayers, !s.CacheCopyLayers
 		mounts := c.choice("cache-mounts", s.CacheMounts, "auto", "on", "off")
 		out.Mounts = mounts == "on" || mounts == "auto" && s.CacheRepo != "" // as on the command line: a repository that was named
 		out.MaxMountSize = cmp.Or(c.size("cache-mount-max-size", s.CacheMountMaxSize), 2<<30)
@@ -171,59 +141,28 @@ func (p *Plan) onlyRead(c *checker, pullRequest bool) {
 	}
 }
 
-// cachePlace reads a line of docker's cache-from and cache-to. A reference with a
-// tag is one image to docker; here many results share a repository, so it is the
-// one that belongs to that image.
+// cachePlace reads a line of docker's cache-from and cache-to.
 func (p *Plan) cachePlace(c *checker, setting, line string) string {
-	ref := line
-	if strings.Contains(line, "=") {
-		f, err := keyValues(line)
-		switch kind := f["type"]; {
-		case err != nil:
-			c.add(setting, "%s: %w", line, err)
-			return ""
-		case kind == "registry" || kind == "" && f["ref"] != "":
-			ref = f["ref"]
-		case kind == "gha" || kind == "inline" || kind == "local" || kind == "s3" || kind == "azblob":
-			p.Notices = append(p.Notices, fmt.Sprintf("%s type=%s has no effect: results of steps are kept in a registry (cache, cache-repo or type=registry)", c.spell(setting), kind))
-			return ""
-		default:
-			c.add(setting, "%s: unknown type %q: use registry", line, kind)
-			return ""
-		}
-	}
-	named, err := reference.ParseNormalizedNamed(ref)
+	repo, note, err := syntax.CachePlace(line)
 	if err != nil {
 		c.add(setting, "%s: %w", line, err)
-		return ""
 	}
-	if reference.IsNameOnly(named) {
-		return named.Name()
+	if note != "" {
+		p.Notices = append(p.Notices, c.spell(setting)+" "+note)
 	}
-	repo, err := core.DefaultCacheRepo(named.String())
-	if err != nil {
-		c.add(setting, "%s: %w", line, err)
-		return ""
-	}
-	p.Notices = append(p.Notices, fmt.Sprintf("%s %s: results of steps are kept in the repository %s", c.spell(setting), ref, repo))
 	return repo
 }
 
 // repository checks a name without a tag.
 func (c *checker) repository(setting, name string) string {
-	if name == "" || strings.HasPrefix(name, "oci:") && name != "oci:" {
-		return name
+	if name == "" {
+		return ""
 	}
-	named, err := reference.ParseNormalizedNamed(name)
-	switch {
-	case err != nil:
+	repo, err := syntax.Repository(name)
+	if err != nil {
 		c.add(setting, "%s: %w", name, err)
-		return ""
-	case !reference.IsNameOnly(named):
-		c.add(setting, "%s: give a repository without a tag: every result gets its own", name)
-		return ""
 	}
-	return named.Name()
+	return repo
 }
 
 // registry is how registries are reached and with which credentials.
@@ -233,24 +172,18 @@ func (p *Plan) registry(c *checker, facts Facts) {
 	r.InsecureRegistries, r.SkipTLSVerifyRegistries, r.Mirrors = split(s.InsecureRegistries), split(s.SkipTLSVerifyRegistries), split(s.Mirrors)
 	r.PushRetries, r.PullRetries = c.retries("push-retry", s.PushRetry), c.retries("pull-retry", s.PullRetry)
 	r.InsecurePull, r.SkipTLSVerifyPull = s.Insecure || s.InsecurePull, s.SkipTLSVerify || s.SkipTLSVerifyPull
-	r.SkipPushCheck, r.NoFallback = s.SkipPushCheck, s.NoFallback
-	for host, files := range c.pairs("registry-client-certs", s.ClientCertificates) {
-		cert, key, ok := strings.Cut(files, ",")
-		if !ok || cert == "" || key == "" {
-			c.add("registry-client-certs", "%s: write HOST=CERT,KEY", host)
-			continue
-		}
-		if r.ClientCertificates == nil {
-			r.ClientCertificates = map[string]core.ClientCertificate{}
-		}
-		r.ClientCertificates[host] = core.ClientCertificate{Cert: cert, Key: key}
+	r.SkipPushCheck, r.NoFallback, r.IgnoreImmutableTags = s.SkipPushCheck, s.NoFallback, s.IgnoreImmutableTags
+	var errs []error
+	r.Maps, errs = syntax.RegistryMaps(s.RegistryMaps)
+	c.list("registry-maps", errs)
+	if len(s.CredentialHelpers) > 0 {
+		r.CredentialHelpers, errs = syntax.CredentialHelpers(s.CredentialHelpers)
+		c.list("credential-helpers", errs)
 	}
-	for host, file := range c.pairs("registry-certificates", split(s.Certificates)) {
-		if r.Certificates == nil {
-			r.Certificates = map[string][]string{}
-		}
-		r.Certificates[host] = []string{file}
-	}
+	r.ClientCertificates, errs = syntax.ClientCertificates(s.ClientCertificates)
+	c.list("registry-client-certs", errs)
+	r.Certificates, errs = syntax.Certificates(split(s.Certificates))
+	c.list("registry-certificates", errs)
 	r.Environment = maps.Clone(c.host.Env)
 	if r.Environment == nil {
 		r.Environment = map[string]string{}
@@ -265,9 +198,9 @@ func (p *Plan) registry(c *checker, facts Facts) {
 	}
 	switch {
 	case s.Password == "" && s.Username != "":
-		c.add("password", "it is missing, and username is set")
+		c.add("password", "it is missing, and %s is set", c.spell("username"))
 	case s.Password != "" && s.Username == "":
-		c.add("username", "it is missing, and password is set")
+		c.add("username", "it is missing, and %s is set", c.spell("password"))
 	case s.Password != "" && p.Login.Registry == "":
 		if d := p.Request.Outputs.Destinations; len(d) > 0 {
 			if named, err := reference.ParseNormalizedNamed(d[0]); err == nil {
@@ -275,7 +208,7 @@ func (p *Plan) registry(c *checker, facts Facts) {
 			}
 		}
 		if p.Login.Registry == "" && p.Names.Skip == "" {
-			c.add("registry", "username and password are set, but not what for")
+			c.add("registry", "it is missing: %s and %s are set, but not what for", c.spell("username"), c.spell("password"))
 		}
 	}
 	for _, l := range append([]Login{p.Login}, facts.Logins...) {

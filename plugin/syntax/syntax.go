@@ -1,12 +1,16 @@
-// Package syntax reads single values as people write them for docker, for flags and for
-// settings of a CI alike. It owns what is accepted and the words for what is not; how a
-// flag or setting is called, and which value it was, is for who asks.
+// Package syntax reads values as people write them for docker and Kaniko: platforms,
+// hosts, limits, annotations, build arguments, secrets, ssh agents, outputs, places of
+// caches. Flags of the command line and settings of every CI go through it. It owns what
+// is accepted and the words for what is not; it refuses to know how a flag or setting is
+// called, which is for who asks, and to repeat values that may be secret: such a one is
+// named by its number or id.
 package syntax
 
 import (
 	"errors"
 	"fmt"
 	"net"
+	"path"
 	"regexp"
 	"strings"
 
@@ -51,6 +55,30 @@ func Size(text string) (int64, error) {
 	n, err := units.RAMInBytes(text)
 	if err != nil || n <= 0 {
 		return 0, errors.New("write a size such as 64m")
+	}
+	return n, nil
+}
+
+// ImagePath is an absolute path of an image, in its normal form, and not the root.
+func ImagePath(text string) (string, error) {
+	if clean := path.Clean(text); path.IsAbs(text) && clean != "/" {
+		return clean, nil
+	}
+	return "", errors.New("write an absolute path below /")
+}
+
+// MinFree is a number of bytes as the engine has it: there 0 is the default, and less
+// than 0 nothing.
+func MinFree(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := units.RAMInBytes(text)
+	switch {
+	case err != nil || n < 0:
+		return 0, errors.New("write a size such as 500m")
+	case n == 0:
+		return -1, nil
 	}
 	return n, nil
 }

@@ -243,7 +243,11 @@ func (a *aws) settings(ctx context.Context, c Clouds) (*awsKeys, error) {
 	default:
 		var err error
 		if keys, err = a.find(ctx); err != nil || keys == nil {
-			return nil, errors.Join(err, fmt.Errorf("%s: there are no keys to take the role with", from))
+			none := fmt.Errorf("%s: there are no keys to take the role with", from)
+			if c.NoToken != "" {
+				none = fmt.Errorf("%w, and no token: %s", none, c.NoToken)
+			}
+			return nil, errors.Join(err, none)
 		}
 	}
 	if s.Role == "" {

@@ -23,6 +23,9 @@ type Clouds struct {
 	// OIDCToken is a token of the CI that a cloud takes in place of a key: with
 	// AWS.Role, with Google.Pool and Provider, with Azure.ClientID and Tenant.
 	OIDCToken string
+	// NoToken says what would give this job a token, where it has none; for the error
+	// of a role that there are no keys for. May be empty.
+	NoToken string
 }
 
 // AWS are keys, or a role. Without keys the role is taken with OIDCToken, or with

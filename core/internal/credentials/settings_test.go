@@ -119,6 +119,18 @@ func TestSettingsThatACloudRefusesAreAnError(t *testing.T) {
 	}
 }
 
+// TestARoleWithoutKeysSaysWhatGivesAToken where the adapter knows it.
+func TestARoleWithoutKeysSaysWhatGivesAToken(t *testing.T) {
+	c := newCloud(t)
+	for hint, want := range map[string]string{"": "there are no keys to take the role with", "the job gets one so": "there are no keys to take the role with, and no token: the job gets one so"} {
+		chain, err := Load(Options{Clouds: Clouds{AWS: AWS{Role: "arn:x"}, NoToken: hint}, Environment: map[string]string{}, Transport: c, Direct: c})
+		require.NoError(t, err)
+		_, err = chain.Find(t.Context(), Place{Host: ecrTest, Path: "team/app"})
+		require.ErrorContains(t, err, want)
+		require.Equal(t, hint != "", strings.Contains(err.Error(), "no token"))
+	}
+}
+
 func TestGoogleBySettings(t *testing.T) {
 	key := serviceAccount(t)
 	want := Login{Username: "oauth2accesstoken", Password: "google-token"}

@@ -1,0 +1,69 @@
+package github
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/layerwright/layerwright/plugin"
+)
+
+// kanikoNames are flags of Kaniko that are a setting by another name than their own or
+// that with an s.
+func kanikoNames() map[string]string {
+	return map[string]string{
+		"dockerfile": "file", "destination": "tags", "custom-platform": "platforms", "customPlatform": "platforms",
+		"skip-tls-verify-registry": "skip-tls-verify-registries", "insecure-registry": "insecure-registries", "image-download-retry": "pull-retry", "tarPath": "tar-path",
+	}
+}
+
+// kanikoIdle are flags of Kaniko that have nothing to do here (docs/kaniko.md).
+func kanikoIdle() []string {
+	return []string{"snapshot-mode", "snapshotMode", "use-new-run", "compressed-caching", "cleanup", "pre-cleanup", "preserve-context", "force", "ignore-var-run", "whitelist-var-run",
+		"image-fs-extract-retry", "kaniko-dir", "force-build-metadata", "skip-unused-stages", "log-timestamp", "log-format"}
+}
+
+// kanikoArgs reads int128/kaniko-action's input kaniko-args, a flag a line, into the
+// settings that the flags are. It returns those that are none. An input comes first.
+func kanikoArgs(lines []string, values plugin.Values) (notices []string, err error) {
+	fields := map[string]plugin.Field{}
+	for _, f := range plugin.Fields() {
+		fields[f.Name] = f
+	}
+	var unknown []string
+	for _, line := range lines {
+		flag, value, given := strings.Cut(strings.TrimSpace(line), "=")
+		name, isFlag := strings.CutPrefix(flag, "--")
+		if slices.Contains(kanikoIdle(), name) && isFlag {
+			notices = append(notices, "input kaniko-args: "+flag+" has no effect")
+			continue
+		}
+		f, ok := fields[name]
+		for _, other := range []string{name + "s", kanikoNames()[name]} {
+			if !ok {
+				f, ok = fields[other]
+			}
+		}
+		if !ok || !isFlag || !given && f.Kind() != "bool" {
+			unknown = append(unknown, flag)
+			continue
+		}
+		if !given {
+			value = "true"
+		}
+		const source = "input kaniko-args"
+		v := values[f.Name]
+		switch {
+		case f.List() && v.Source != "default":
+			values[f.Name] = plugin.Given{Values: append(slices.Clone(v.Values), value), Source: source}
+		case v.Source != "" && v.Source != "default":
+			notices = append(notices, "input kaniko-args: "+flag+" has no effect beside "+f.Name)
+		default:
+			values[f.Name] = plugin.Given{Values: []string{value}, Source: source}
+		}
+	}
+	if unknown != nil {
+		return notices, fmt.Errorf("there is no input for %s: write a flag a line, as --name=value, or leave it out", strings.Join(unknown, ", "))
+	}
+	return notices, nil
+}
