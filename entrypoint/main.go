@@ -34,7 +34,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		// Jobs have little memory, and the builder little garbage: half a million
 		// files in an index must not cost twice their size.
-		debug.SetGCPercent(40)
+		debug.SetGCPercent(30)
 	}
 	p := &process{
 		args: os.Args, env: environment(os.Environ()), inside: inside,
