@@ -24,7 +24,7 @@ import (
 func TestBenchWorks(t *testing.T) {
 	dir := t.TempDir()
 	var progress bytes.Buffer
-	err := program(t.Context(), []string{"--base", "small", "--scale", "0.02", "-n", "1", "-w", "many-files,big-layer,branches,copy-tree,app", "-b", "inplace,overlay,buildkit", "-o", dir}, io.Discard, &progress)
+	err := program(t.Context(), []string{"--base", "small", "--scale", "0.02", "-n", "1", "-w", "many-files,big-layer,branches,copy-tree,app,steps,files", "-b", "inplace,overlay,buildkit", "-o", dir}, io.Discard, &progress)
 	if lacks := (*setUpError)(nil); errors.As(err, &lacks) {
 		parts.Need(t, err)
 	}
@@ -34,10 +34,17 @@ func TestBenchWorks(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(dir, "benchmarks", "results.json"))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &rep))
-	for _, w := range workloadNames() {
-		if w == "apt" || w == crossOne || w == crossFour {
-			continue // needs the network; takes long
+	require.Len(t, rep.workloads(), 5)
+	for _, w := range stepWorkloads() {
+		for _, builder := range []string{inplace, overlay, buildKit} {
+			r, ok := rep.find(w.name, builder, cold)
+			require.True(t, ok, "%s by %s", w.name, builder)
+			require.Positive(t, r.Between)
 		}
+	}
+	require.Positive(t, rep.Program.Bytes)
+	require.Positive(t, rep.Program.StartSeconds)
+	for _, w := range rep.workloads() {
 		for _, builder := range []string{inplace, overlay, buildKit} {
 			for _, state := range allStates {
 				r, ok := rep.find(w, builder, state)
@@ -186,16 +193,16 @@ func files(t *testing.T, dir string) map[string]string {
 }
 
 func TestStepsTellTheirTime(t *testing.T) {
-	var steps time.Duration
 	r, w := io.Pipe()
 	go func() {
 		_, _ = io.WriteString(w, before+"\n#5 0.1 step took 1230 ms\n#6 RUN echo step took $((1))0 ms\n#7 0.2 step took 20 ms\n"+after+"\nlast")
 		_ = w.Close()
 	}()
-	began, ended, output, err := follow(r, &steps)
+	began, ended, ran, output, err := follow(r)
 	require.NoError(t, err)
+	require.Len(t, ran, 2)
 	// The second step ended when the first one did: it ran beside it and counts once.
-	require.InDelta(t, (1230 * time.Millisecond).Seconds(), steps.Seconds(), 0.01)
+	require.InDelta(t, (1230 * time.Millisecond).Seconds(), covered(ran).Seconds(), 0.01)
 	require.False(t, began.IsZero() || ended.Before(began))
 	require.NotContains(t, output, "bench:")
 	require.Contains(t, output, "last")
@@ -220,4 +227,13 @@ func TestCovered(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 	require.Equal(t, 7*time.Second, covered([]span{{at(4), at(5)}, {at(0), at(2)}, {at(1), at(6)}, {at(8), at(9)}}))
 	require.Zero(t, covered(nil))
+}
+
+// TestBetween: what is between steps is the builder's, the time after the first excepted.
+func TestBetween(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	require.Equal(t, 2*time.Second, between([]span{{at(0), at(1)}, {at(100), at(101)}, {at(104), at(105)}, {at(106), at(110)}}))
+	// Lines that come late, two at once, change nothing in the sum.
+	require.Equal(t, 2*time.Second, between([]span{{at(0), at(1)}, {at(100), at(101)}, {at(105), at(106)}, {at(106), at(110)}}))
+	require.Zero(t, between([]span{{at(0), at(1)}, {at(2), at(3)}}))
 }

@@ -53,7 +53,9 @@ type timing struct {
 	wall time.Duration
 	// steps is how long commands of steps ran, at the same time or not.
 	steps time.Duration
-	peak  int64
+	// between is what lies between the commands of two steps, on average.
+	between time.Duration
+	peak    int64
 }
 
 // builder builds jobs, each as if on a machine that has never seen it.
@@ -120,12 +122,12 @@ func timed(cmd *exec.Cmd, belongs func(exe, cmdline string) bool) (timing, error
 		watch.end()
 		return t, err
 	}
-	began, ended, output, err := follow(r, &t.steps)
+	began, ended, ran, output, err := follow(r)
 	waitErr := cmd.Wait()
 	if began.IsZero() {
 		began, ended = start, time.Now()
 	}
-	t.wall, t.peak = ended.Sub(began), watch.end()
+	t.wall, t.peak, t.steps, t.between = ended.Sub(began), watch.end(), covered(ran), between(ran)
 	if waitErr != nil {
 		return t, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), waitErr, output)
 	}
@@ -151,11 +153,9 @@ func covered(list []span) (sum time.Duration) {
 	return sum
 }
 
-// follow reads a builder's lines to the end.
-func follow(r io.Reader, steps *time.Duration) (began, ended time.Time, output string, err error) {
+// follow reads a builder's lines to the end. ran is when commands of steps did.
+func follow(r io.Reader) (began, ended time.Time, ran []span, output string, err error) {
 	var all strings.Builder
-	var ran []span
-	defer func() { *steps = covered(ran) }()
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadString('\n')
@@ -174,10 +174,10 @@ func follow(r io.Reader, steps *time.Duration) (began, ended time.Time, output s
 			}
 		}
 		if err == io.EOF {
-			return began, ended, all.String(), nil
+			return began, ended, ran, all.String(), nil
 		}
 		if err != nil {
-			return began, ended, all.String(), err
+			return began, ended, ran, all.String(), err
 		}
 	}
 }

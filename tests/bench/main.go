@@ -1,7 +1,8 @@
 // Command bench measures Layerwright and BuildKit side by side: six workloads,
 // each cold, cold while a cache is written, and warm from a cache in a real
-// registry, in turn in one run on one machine; and a Go service for one platform
-// and for four (-w cross), cold only. It starts everything that it needs, ends it,
+// registry, in turn in one run on one machine; and, cold only, a Go service for one
+// platform and for four (-w cross), a hundred steps (-w steps), and steps on large trees
+// (-w files). It starts everything that it needs, ends it,
 // and writes tables, charts and JSON.
 //
 //	go run ./tests/bench [flags]        (make bench FLAGS="…")
@@ -77,7 +78,7 @@ func parse(args []string, problems io.Writer) (options, error) {
 	f := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	f.SetOutput(problems)
 	f.SortFlags = false
-	f.StringSliceVarP(&o.workloads, "workload", "w", workloadNames(), "which workloads; cross are cross-1 and cross-4")
+	f.StringSliceVarP(&o.workloads, "workload", "w", workloadNames(), "which workloads; cross and files stand for all of them")
 	f.StringSliceVarP(&o.builders, "builder", "b", []string{inplace, overlay, buildKit, buildah},
 		"which builders; buildah is left out with a word where it is not installed")
 	f.StringSliceVarP(&o.states, "state", "s", allStates,
@@ -94,8 +95,11 @@ func parse(args []string, problems io.Writer) (options, error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	if i := slices.Index(o.workloads, crossName); i >= 0 {
-		o.workloads = slices.Replace(o.workloads, i, i+1, crossOne, crossFour)
+	for name, members := range map[string][]string{crossName: {crossOne, crossFour},
+		filesName: {filesWorkload(treeSizes[0]), filesWorkload(treeSizes[1]), filesWorkload(treeSizes[2])}} {
+		if i := slices.Index(o.workloads, name); i >= 0 {
+			o.workloads = slices.Replace(o.workloads, i, i+1, members...)
+		}
 	}
 	for _, c := range []struct{ given, known []string }{
 		{o.workloads, workloadNames()}, {o.builders, []string{inplace, overlay, buildKit, buildah}}, {o.states, allStates}, {[]string{o.base}, []string{debian, small}},

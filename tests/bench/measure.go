@@ -40,7 +40,9 @@ type result struct {
 	Seconds  float64 `json:"seconds"`
 	// StepSeconds is how long commands of steps ran, at the same time or not.
 	StepSeconds float64 `json:"step_seconds"`
-	PeakBytes   int64   `json:"peak_bytes"`
+	// BetweenSeconds is what lies between the commands of two steps.
+	BetweenSeconds float64 `json:"between_seconds,omitempty"`
+	PeakBytes      int64   `json:"peak_bytes"`
 	requests
 }
 
@@ -58,6 +60,7 @@ type bench struct {
 	// serial makes names of repositories that were never used before.
 	serial  int
 	results []result
+	program binary
 }
 
 type namedBuilder struct {
@@ -99,7 +102,9 @@ func measure(ctx context.Context, set *parts.Set, o options, before report, prog
 			versions[name] = version
 		}
 	}
-	return newReport(o, b.builders, versions, set.Dir(), append(before.Results, b.results...)), nil
+	rep := newReport(o, b.builders, versions, set.Dir(), append(before.Results, b.results...))
+	rep.Program = b.program
+	return rep, nil
 }
 
 // setUp starts registry and builders, and gives their versions.
@@ -138,6 +143,9 @@ func (b *bench) setUp(ctx context.Context, set *parts.Set) (versions map[string]
 	if err != nil {
 		return nil, err
 	}
+	if b.program, err = inspect(ctx, binary); err != nil {
+		return nil, err
+	}
 	versions["layerwright"], err = firstLine(exec.CommandContext(ctx, binary, "version"))
 	return versions, err
 }
@@ -166,7 +174,7 @@ func (b *bench) round(ctx context.Context, w workload, dir string, round int) er
 		for _, builder := range order {
 			// A warm build needs what the cached one has left.
 			needed := state == cached && (slices.Contains(b.options.states, warm) || slices.Contains(b.options.states, warmNew))
-			if failed[builder.name] || !slices.Contains(b.options.states, state) && !needed || (builder.name == buildah || builder.name == limit || w.platforms != nil) && state != cold || builder.name == buildah && w.platforms != nil {
+			if failed[builder.name] || !slices.Contains(b.options.states, state) && !needed || (builder.name == buildah || builder.name == limit || w.platforms != nil || w.aside) && state != cold || builder.name == buildah && w.platforms != nil {
 				continue
 			}
 			j := job{dir: dir, ref: names(builder.name, state) + ":1", platforms: w.platforms}
@@ -236,7 +244,7 @@ func (b *bench) one(ctx context.Context, builder builder, j job) (result, error)
 		return result{}, err
 	}
 	asked, err := b.log.next()
-	return result{Seconds: seconds(t.wall), StepSeconds: seconds(t.steps), PeakBytes: t.peak, requests: asked}, err
+	return result{Seconds: seconds(t.wall), StepSeconds: seconds(t.steps), BetweenSeconds: seconds(t.between), PeakBytes: t.peak, requests: asked}, err
 }
 
 func seconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e6 }

@@ -22,6 +22,7 @@ type report struct {
 	Base        string            `json:"base"`
 	Scale       float64           `json:"scale"`
 	Repetitions int               `json:"repetitions"`
+	Program     binary            `json:"program"`
 	Rows        []row             `json:"medians"`
 	Results     []result          `json:"results"`
 
@@ -50,6 +51,8 @@ type row struct {
 	Most    float64 `json:"most_seconds"`
 	// OwnSeconds are without what the steps' commands took.
 	OwnSeconds float64 `json:"own_seconds"`
+	// Between is the seconds between the commands of two steps.
+	Between float64 `json:"between_seconds,omitempty"`
 	// Ratio is Seconds by BuildKit's, OwnRatio the same of OwnSeconds; 0 where
 	// BuildKit was not measured.
 	Ratio    float64 `json:"ratio,omitempty"`
@@ -104,7 +107,7 @@ func newReport(o options, builders []namedBuilder, versions map[string]string, d
 }
 
 func summary(results []result, workload, builder, state string) (row, bool) {
-	var secs, own []float64
+	var secs, own, gaps []float64
 	var asked, apart, mounts []int
 	var received, peaks []int64
 	for _, r := range results {
@@ -112,6 +115,7 @@ func summary(results []result, workload, builder, state string) (row, bool) {
 			continue
 		}
 		secs, own = append(secs, r.Seconds), append(own, max(0.001, r.Seconds-r.StepSeconds))
+		gaps = append(gaps, r.BetweenSeconds)
 		asked, apart, mounts = append(asked, r.Counted), append(apart, r.Pings+r.Permissions), append(mounts, r.Mounts)
 		received, peaks = append(received, r.Received), append(peaks, r.PeakBytes)
 	}
@@ -119,7 +123,7 @@ func summary(results []result, workload, builder, state string) (row, bool) {
 		return row{}, false
 	}
 	return row{Workload: workload, Builder: builder, State: state, Builds: len(secs),
-		Seconds: median(secs), Least: slices.Min(secs), Most: slices.Max(secs), OwnSeconds: median(own),
+		Seconds: median(secs), Least: slices.Min(secs), Most: slices.Max(secs), OwnSeconds: median(own), Between: median(gaps),
 		PeakBytes: slices.Max(peaks), Requests: median(asked), Apart: median(apart), Mounts: median(mounts), Received: median(received)}, true
 }
 
@@ -147,8 +151,15 @@ func (rep *report) states() []string {
 	return rep.measured(allStates, func(r row) string { return r.State })
 }
 
+// workloads are those that were measured and have no section of their own.
 func (rep *report) workloads() []string {
-	return rep.measured(workloadNames(), func(r row) string { return r.Workload })
+	var names []string
+	for _, w := range workloads() {
+		if !w.aside {
+			names = append(names, w.name)
+		}
+	}
+	return rep.measured(names, func(r row) string { return r.Workload })
 }
 
 // storages are names of file systems by the numbers of statfs(2).
@@ -251,6 +262,7 @@ func (rep *report) markdown() string {
 	rep.cacheCost(line)
 	rep.limit(line)
 	rep.cross(line)
+	rep.steps(line)
 	rep.judge(line)
 	line("\n## Peak memory\n")
 	line("Megabytes, the greatest of all rounds: the builder's own processes, client and daemon together, an executable's pages once, not what steps run.")

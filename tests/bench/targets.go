@@ -54,6 +54,9 @@ func targets(scale float64) (out []target) {
 			add("branches, cold", 12*scale+2, " s", numberOf("branches", b.name, cold, seconds))
 		}
 		for _, w := range workloads() {
+			if w.aside {
+				continue
+			}
 			most := b.warm
 			if w.name == "copy-tree" {
 				most = 0.5
@@ -73,9 +76,9 @@ func targets(scale float64) (out []target) {
 			least, both := rep.find("big-layer", limit, cold)
 			return r.Seconds / least.Seconds, ok && both
 		})
-		add("big-layer, peak memory, cold", 64, " MiB", numberOf("big-layer", b.name, cold, func(r row) float64 { return float64(r.PeakBytes) / (1 << 20) }))
+		add("big-layer, peak memory, cold", 64, " MiB", numberOf("big-layer", b.name, cold, mebibytes))
 	}
-	return out
+	return append(out, stepTargets()...)
 }
 
 // judge is a table of the targets, those that are missed first.

@@ -20,6 +20,8 @@ type workload struct {
 	// platforms are those to build for; none is the machine's. Such workloads are
 	// only measured cold, and by who builds for several platforms.
 	platforms []string
+	// aside says that it has a section of its own, and is only measured cold.
+	aside bool
 }
 
 func workloadNames() []string {
@@ -31,7 +33,7 @@ func workloadNames() []string {
 }
 
 func workloads() []workload {
-	return []workload{
+	return append([]workload{
 		{name: "many-files", about: "20,000 small files made by one RUN, then five tiny RUNs", dockerfile: manyFiles},
 		{name: "big-layer", about: "400 MB of random bytes in one stage, COPY --from, RUN", dockerfile: bigLayer},
 		{name: "branches", about: "three stages on one base, each `sleep 4`, joined by COPY --from", dockerfile: branches},
@@ -47,7 +49,7 @@ func workloads() []workload {
 			platforms: crossPlatforms[:1]},
 		{name: crossFour, about: "the same for four platforms in one build, each compiled on the machine's own processor", dockerfile: cross, context: crossContext,
 			platforms: crossPlatforms[:]},
-	}
+	}, stepWorkloads()...)
 }
 
 func scaled(n int, scale float64) int { return max(1, int(float64(n)*scale)) }
