@@ -52,7 +52,7 @@ func (w *watch) sum() int64 {
 		return 0
 	}
 	type process struct {
-		exe, parent string
+		exe, parent, memory string
 		// own is the peak without pages of files, of which there are file.
 		own, file int64
 	}
@@ -72,7 +72,7 @@ func (w *watch) sum() int64 {
 			continue
 		}
 		pid := filepath.Base(d)
-		found[pid] = process{exe, status["PPid"], max(0, peak-file), file}
+		found[pid] = process{exe, status["PPid"], memoryOf(status), max(0, peak-file), file}
 		cmdline, err := os.ReadFile(d + "/cmdline")
 		if err == nil && w.belongs(exe, string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))) {
 			ours[pid] = true
@@ -83,6 +83,9 @@ func (w *watch) sum() int64 {
 	for pid, p := range found {
 		for at := pid; ; at = found[at].parent {
 			if ours[at] {
+				if found[p.parent].memory == p.memory {
+					break // just started, it still uses its parent's
+				}
 				sum += p.own
 				files[p.exe] = max(files[p.exe], p.file)
 				break
@@ -96,6 +99,12 @@ func (w *watch) sum() int64 {
 		sum += file
 	}
 	return sum
+}
+
+// memoryOf tells memories of processes apart: between fork and exec a child has its
+// parent's (CLONE_VM), and with it all of these numbers.
+func memoryOf(status map[string]string) string {
+	return strings.Join([]string{status["VmPeak"], status["VmSize"], status["VmData"], status["VmStk"]}, " ")
 }
 
 // kilobytes reads "123 kB" as bytes; 0 where it is missing.
