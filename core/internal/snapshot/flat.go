@@ -177,7 +177,7 @@ func (s *flatState) materialise(ctx context.Context) (*tree, error) {
 
 // apply unpacks a layer onto trees, reading it once.
 func (s *flatState) apply(ctx context.Context, l v1.Layer, trees []*tree) error {
-	return readLayer(l, func(r io.Reader) error {
+	return readLayer(ctx, l, func(r io.Reader) error {
 		one := func(ctx context.Context, i int, r io.Reader) error {
 			t := trees[i]
 			return layer.Apply(ctx, t.dir, r, layer.ApplyOptions{Observe: t.index.observe(t.dir), Hollow: s.use.Hollow})
@@ -189,9 +189,16 @@ func (s *flatState) apply(ctx context.Context, l v1.Layer, trees []*tree) error 
 	})
 }
 
-// readLayer hands a layer's tar to f.
-func readLayer(l v1.Layer, f func(io.Reader) error) (err error) {
-	rc, err := l.Uncompressed()
+// readLayer hands a layer's tar to f, and ends it with ctx where the layer is still on
+// its way.
+func readLayer(ctx context.Context, l v1.Layer, f func(io.Reader) error) (err error) {
+	open := l.Uncompressed
+	if remote, ok := l.(interface {
+		UncompressedContext(ctx context.Context) (io.ReadCloser, error)
+	}); ok {
+		open = func() (io.ReadCloser, error) { return remote.UncompressedContext(ctx) }
+	}
+	rc, err := open()
 	if err != nil {
 		return fmt.Errorf("open layer: %w", err)
 	}

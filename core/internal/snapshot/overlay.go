@@ -269,7 +269,7 @@ func (o *overlay) unpackOne(ctx context.Context, d *layerDir, chain []*layerDir,
 	var implicit []string
 	opts.Implicit = func(p string) { implicit = append(implicit, p) }
 	opts.Lower = func(p string) (string, error) { return lookup(ctx, chain, p, unpacked) }
-	if err := readLayer(l, func(r io.Reader) error { return layer.Apply(ctx, d.path, r, opts) }); err != nil {
+	if err := readLayer(ctx, l, func(r io.Reader) error { return layer.Apply(ctx, d.path, r, opts) }); err != nil {
 		return err
 	}
 	closed = true

@@ -476,6 +476,29 @@ func TestOnlyTheLastOneMayTakeTheTree(t *testing.T) {
 	})
 }
 
+// stalled is a layer of a registry that does not go on.
+type stalled struct{ v1.Layer }
+
+func (stalled) UncompressedContext(ctx context.Context) (io.ReadCloser, error) {
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
+
+// TestNobodyWaitsForALayerAfterTheEnd: neither who prepares a tree nor who wants it.
+func TestNobodyWaitsForALayerAfterTheEnd(t *testing.T) {
+	drivers(t, func(t *testing.T, s Store) {
+		claim := s.FromLayers([]v1.Layer{stalled{tarLayer(t, "f=1")}}).Claims([]int{1})[0]
+		ctx, cancel := context.WithCancelCause(t.Context())
+		enough := errors.New("another step failed")
+		done := make(chan error, 2)
+		go func() { claim.Prepare(ctx); done <- nil }()
+		go func() { _, err := claim.View(ctx); done <- err }()
+		cancel(enough)
+		require.ErrorIs(t, errors.Join(<-done, <-done), enough)
+		claim.Release()
+	})
+}
+
 func TestExtendPutsLayersOnTop(t *testing.T) {
 	drivers(t, func(t *testing.T, s Store) {
 		got := view(t, s.Extend(base(t, s), []v1.Layer{tarLayer(t, "d/", "d/a=new")}))

@@ -1,7 +1,7 @@
 package image
 
 import (
-	"io"
+	"context"
 	"sync"
 
 	"github.com/layerwright/layerwright/core/internal/follow"
@@ -47,9 +47,13 @@ func (d *download) result() error {
 }
 
 // open gives a reader of its own from the start of the blob. It waits until
-// the registry has answered.
-func (d *download) open() (io.ReadCloser, error) {
-	<-d.opened
+// the registry has answered, or ctx ends.
+func (d *download) open(ctx context.Context) (*follow.Reader, error) {
+	select {
+	case <-d.opened:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if err := d.result(); err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
+	"github.com/layerwright/layerwright/core/internal/follow"
 	"github.com/layerwright/layerwright/core/internal/progress"
 )
 
@@ -165,7 +166,7 @@ func (l *Layer) begin() *download {
 // it.
 func (l *Layer) Compressed() (io.ReadCloser, error) {
 	if l.d.begun() {
-		return l.d.open()
+		return l.d.open(context.Background())
 	}
 	return l.Remote.Open(context.Background())
 }
@@ -187,16 +188,27 @@ func (l *Layer) Path() string {
 // digest and size and the tar's diffID were right. gzip, zstd and plain tar
 // are told apart by content, as containerd does: media types lie.
 func (l *Layer) Uncompressed() (io.ReadCloser, error) {
-	raw, err := l.begin().open()
+	return l.UncompressedContext(context.Background())
+}
+
+// UncompressedContext is Uncompressed until ctx ends: a registry that does not go on
+// holds nobody up then. The download itself does go on.
+func (l *Layer) UncompressedContext(ctx context.Context) (io.ReadCloser, error) {
+	raw, err := l.begin().open(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ended := context.AfterFunc(ctx, func() { raw.Stop(context.Cause(ctx)) })
 	dec, err := decompress(raw)
 	if err != nil {
+		ended()
 		_ = raw.Close()
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		return nil, l.blame(err)
 	}
-	r := &tarReader{l: l, raw: raw, dec: readAhead(dec)}
+	r := &tarReader{l: l, ctx: ctx, ended: ended, raw: raw, dec: readAhead(dec)}
 	if !l.verified.Load() {
 		r.sum = sha256.New()
 	}
@@ -215,10 +227,13 @@ func (l *Layer) blame(err error) error {
 // tarReader verifies the diffID.
 type tarReader struct {
 	l   *Layer
-	raw io.ReadCloser
-	dec io.ReadCloser
-	sum hash.Hash // nil when a reader before has verified
-	err error
+	ctx context.Context //nolint:containedctx // lives as long as one reading
+	// ended lets go of ctx.
+	ended func() bool
+	raw   *follow.Reader
+	dec   io.ReadCloser
+	sum   hash.Hash // nil when a reader before has verified
+	err   error
 }
 
 func (r *tarReader) Read(p []byte) (int, error) {
@@ -232,6 +247,8 @@ func (r *tarReader) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
+	case !errors.Is(err, io.EOF) && r.ctx.Err() != nil:
+		r.err = context.Cause(r.ctx) // nobody's fault
 	case !errors.Is(err, io.EOF):
 		r.err = r.l.blame(fmt.Errorf("decompress: %w", err))
 	default:
@@ -257,6 +274,7 @@ func (r *tarReader) end() error {
 }
 
 func (r *tarReader) Close() error {
+	r.ended()
 	err := r.raw.Close() // first: it ends a reader that waits for data
 	return errors.Join(r.dec.Close(), err)
 }

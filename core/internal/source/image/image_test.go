@@ -354,3 +354,52 @@ func (s *sampler) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// TestARegistryThatDoesNotGoOnHoldsNobodyUp whose context has ended, neither before it
+// has answered nor in the middle of a blob; who has patience gets the layer.
+func TestARegistryThatDoesNotGoOnHoldsNobodyUp(t *testing.T) {
+	tar := content(t, 500_000)
+	blob := gz(t, tar)
+	for name, some := range map[string]int{"no answer": 0, "in the middle": len(blob) / 2} {
+		t.Run(name, func(t *testing.T) {
+			release := make(chan struct{})
+			f := newFake(blob, tar)
+			f.open = func() io.Reader {
+				if some == 0 {
+					<-release
+				}
+				return io.MultiReader(bytes.NewReader(blob[:some]), waiting(release), bytes.NewReader(blob[some:]))
+			}
+			_, l := wrap(t, Options{}, f)
+			letGo := sync.OnceFunc(func() { close(release) })
+			t.Cleanup(letGo)
+			enough := errors.New("another step failed")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			ended := make(chan error, 1)
+			go func() {
+				rc, err := l.UncompressedContext(ctx)
+				if err == nil {
+					_, err = io.Copy(io.Discard, rc)
+					err = errors.Join(err, rc.Close())
+				}
+				ended <- err
+			}()
+			require.Eventually(t, func() bool { return f.opens.Load() == 1 }, 10*time.Second, time.Millisecond)
+			cancel(enough)
+			require.ErrorIs(t, <-ended, enough)
+			letGo()
+			got, err := read(l)
+			require.NoError(t, err)
+			require.Equal(t, tar, got)
+			require.EqualValues(t, 1, f.opens.Load(), "the download went on")
+		})
+	}
+}
+
+// waiting is an empty reader that ends when the channel is closed.
+type waiting chan struct{}
+
+func (w waiting) Read([]byte) (int, error) {
+	<-w
+	return 0, io.EOF
+}
