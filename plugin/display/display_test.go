@@ -197,6 +197,17 @@ func TestPlainSignsOfLife(t *testing.T) {
 	golden(t, "plain-life.golden", b.String())
 }
 
+// TestATransferIsCalledWhatItIsAtItsEnd: one of a layer in the making has a digest then,
+// or was given up.
+func TestATransferIsCalledWhatItIsAtItsEnd(t *testing.T) {
+	var b bytes.Buffer
+	p := newPlain(&b, options(false).withDefaults())
+	p.Emit(core.Transfer{ID: "t", Name: "push r a layer in the making", Current: 10, Time: at(0)})
+	p.Emit(core.Transfer{ID: "t", Name: "push r sha256:1234", Current: 10 << 20, Finished: true, Time: at(1)})
+	require.Contains(t, b.String(), "push r sha256:1234: ")
+	require.NotContains(t, b.String(), "in the making")
+}
+
 // TestASilentStepIsHeardOfWithoutAnyEvent: after a minute of the clock, and again
 // after the next; nothing but time passes.
 func TestASilentStepIsHeardOfWithoutAnyEvent(t *testing.T) {

@@ -203,7 +203,7 @@ func (p *plain) transfer(e core.Transfer) {
 		}
 		p.transfers[e.ID] = t
 	}
-	t.current = e.Current
+	t.current, t.name = e.Current, oneLine(e.Name) // what is sent may get its name on the way
 	took := now.Sub(t.started)
 	switch {
 	case e.Finished:

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -107,7 +108,8 @@ func (p *Pusher) sendGrowing(ctx context.Context, g Growing) (err error) {
 	}
 	name := fmt.Sprintf("push %s a layer in the making", p.repo)
 	body := &growingBody{ReadCloser: rc, sink: p.c.opts.Progress, event: progress.Transfer{ID: fmt.Sprint(name, " ", aheads.Add(1)), Name: name}}
-	defer func() { body.finish(err) }()
+	label := name
+	defer func() { body.finish(label, err) }()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPatch, loc.String(), body)
 	if err != nil {
 		return errors.Join(err, rc.Close())
@@ -129,7 +131,7 @@ func (p *Pusher) sendGrowing(ctx context.Context, g Growing) (err error) {
 	if !complete {
 		return errors.New("the registry has not taken all of it")
 	}
-	body.event.Name = fmt.Sprintf("push %s %s", p.repo, short(digest))
+	label = fmt.Sprintf("push %s %s", p.repo, short(digest))
 	return s.complete(ctx, loc, digest)
 }
 
@@ -151,32 +153,43 @@ func (s *session) complete(ctx context.Context, loc *url.URL, digest v1.Hash) er
 	return transport.CheckError(resp, http.StatusCreated, http.StatusNoContent, http.StatusAccepted, http.StatusOK)
 }
 
-// growingBody reports progress.
+// growingBody reports progress. A registry that answers before it has read everything
+// leaves its reader at work, also after finish.
 type growingBody struct {
 	io.ReadCloser
 	sink  progress.Sink
 	event progress.Transfer
-	n     atomic.Int64
-	last  time.Time
+
+	mu       sync.Mutex
+	n        int64
+	last     time.Time
+	finished bool
 }
 
 func (b *growingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	now := time.Now()
-	if e := b.event; now.Sub(b.last) >= 100*time.Millisecond {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.n += int64(n)
+	if now := time.Now(); !b.finished && now.Sub(b.last) >= 100*time.Millisecond {
 		b.last = now
-		e.Current, e.Time = b.n.Load(), now
-		b.sink.Emit(e)
+		b.emit(b.event.Name)
 	}
-	b.n.Add(int64(n))
 	return n, err
 }
 
-func (b *growingBody) finish(err error) {
-	e := b.event
-	if err != nil {
-		e.Name += ", given up until it is complete"
+func (b *growingBody) finish(name string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.finished = true; err != nil {
+		name += ", given up until it is complete"
 	}
-	e.Current, e.Finished, e.Time = b.n.Load(), true, time.Now()
+	b.emit(name)
+}
+
+// emit tells how far it is; mu is held.
+func (b *growingBody) emit(name string) {
+	e := b.event
+	e.Name, e.Current, e.Finished, e.Time = name, b.n, b.finished, time.Now()
 	b.sink.Emit(e)
 }

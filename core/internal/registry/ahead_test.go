@@ -6,12 +6,15 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
+
+	"github.com/layerwright/layerwright/core/internal/progress"
 )
 
 // growing is a layer that is complete once what is read is at its end.
@@ -162,4 +165,44 @@ func TestASentBlobThatIsLostIsSentAgain(t *testing.T) {
 	p.forget([]v1.Layer{g.Layer})
 	require.NoError(t, p.Upload(t.Context(), g.Layer))
 	require.Equal(t, 1, s.count("HEAD "), "the registry is asked")
+}
+
+// TestARegistryThatAnswersEarly has not read everything: nothing is told of it after its
+// end, and that it was given up is.
+func TestARegistryThatAnswersEarly(t *testing.T) {
+	var seen events
+	s, c := newServer(t), newClient(t, func(o *Options) { o.Progress = &seen })
+	p, err := c.Pusher(s.host + "/early")
+	require.NoError(t, err)
+	s.on(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPatch {
+			return false
+		}
+		w.WriteHeader(http.StatusInsufficientStorage)
+		return true
+	})
+	p.Ahead(newGrowing(t, "a"))(t.Context())
+	last := seen.last()
+	require.True(t, last.Finished)
+	require.Contains(t, last.Name, "given up until it is complete")
+}
+
+// events keeps the last transfer.
+type events struct {
+	mu sync.Mutex
+	at progress.Transfer
+}
+
+func (e *events) Emit(ev progress.Event) {
+	if t, ok := ev.(progress.Transfer); ok {
+		e.mu.Lock()
+		e.at = t
+		e.mu.Unlock()
+	}
+}
+
+func (e *events) last() progress.Transfer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.at
 }

@@ -434,10 +434,10 @@ func (p *Pusher) putBlobs(ctx context.Context, blobs []v1.Layer) error {
 func (p *Pusher) forget(blobs []v1.Layer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ahead = nil
 	for _, l := range blobs {
 		if digest, err := l.Digest(); err == nil {
 			delete(p.sent, digest.String())
+			p.ahead = slices.DeleteFunc(p.ahead, func(a *ahead) bool { h, complete := a.g.Digest(); return complete && h == digest })
 		}
 	}
 }
