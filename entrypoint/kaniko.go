@@ -10,69 +10,40 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/layerwright/layerwright/core"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
-
-// kanikoFlag is a flag of Kaniko, or of its maintained fork, that has nothing to
-// do here.
-type kanikoFlag struct {
-	name string
-	// value is what Kaniko's flag takes, empty for a switch.
-	value string
-	// instead is what happens, for the log and the help.
-	instead string
-}
-
-// kanikoFlags are accepted, so that a pipeline goes on to work, and said to have no
-// effect when they are given. docs/kaniko.md has all of Kaniko's flags.
-func kanikoFlags() []kanikoFlag {
-	return []kanikoFlag{
-		{"snapshot-mode", "MODE", "change times find changes, contents decide"},
-		{"use-new-run", "", "change times find changes, contents decide"},
-		{"compressed-caching", "", "layers are never kept in memory"},
-		{"cleanup", "", "the job's own files are always put back"},
-		{"pre-cleanup", "", "steps never see the job's own files"},
-		{"preserve-context", "", "the job's own files are always put back"},
-		{"materialize", "", "the job's files are put back; see --rootfs-dir"},
-		{"ignore-var-run", "", "what is mounted is never part of an image"},
-		{"image-fs-extract-retry", "N", "layers are checked; see --image-download-retry"},
-		{"kaniko-dir", "DIR", "--store says where file trees are"},
-		{"force-build-metadata", "", "instructions without files run nothing"},
-		{"skip-unused-stages", "", "stages that nothing needs are never built"},
-		{"log-timestamp", "", "lines have the seconds since their step began"},
-	}
-}
 
 // kanikoGroup is the paragraph of the help about them.
 func kanikoGroup() flagGroup {
 	g := flagGroup{title: "Kaniko's that have no effect", quiet: true}
-	for _, k := range kanikoFlags() {
-		g.more = append(g.more, k.name)
+	for _, k := range syntax.KanikoFlags() {
+		g.more = append(g.more, k.Name)
 	}
 	return g
 }
 
 // registerKaniko adds the flags that have nothing to do.
 func registerKaniko(fs *pflag.FlagSet) {
-	for _, k := range kanikoFlags() {
-		if k.value == "" {
-			fs.Bool(k.name, false, "\t"+k.instead)
+	for _, k := range syntax.KanikoFlags() {
+		if k.Value == "" {
+			fs.Bool(k.Name, false, "\t"+k.Instead)
 			continue
 		}
-		fs.String(k.name, "", k.value+"\t"+k.instead)
+		fs.String(k.Name, "", k.Value+"\t"+k.Instead)
 	}
 }
 
 // kanikoNotices say of each that was given what happens instead, and once of the
 // fork's feature flags.
 func kanikoNotices(given map[string]bool, env map[string]string) (notices []string) {
-	for _, k := range kanikoFlags() {
-		if given[k.name] {
-			notices = append(notices, fmt.Sprintf("--%s has no effect: %s", k.name, k.instead))
+	for _, k := range syntax.KanikoFlags() {
+		if given[k.Name] {
+			notices = append(notices, fmt.Sprintf("--%s has no effect: %s", k.Name, k.Instead))
 		}
 	}
 	for _, v := range kanikoVariables() {
-		if env[v.name] != "" {
-			notices = append(notices, fmt.Sprintf("%s has no effect: %s", v.name, v.instead))
+		if env[v.Name] != "" {
+			notices = append(notices, fmt.Sprintf("%s has no effect: %s", v.Name, v.Instead))
 		}
 	}
 	for name := range env {
@@ -84,20 +55,20 @@ func kanikoNotices(given map[string]bool, env map[string]string) (notices []stri
 }
 
 // kanikoVariables are those of Kaniko that have nothing to do here.
-func kanikoVariables() []kanikoFlag {
-	list := []kanikoFlag{
-		{name: "SNAPSHOT_TIMEOUT_DURATION", instead: "see --timeout"},
-		{name: "GIT_PULL_METHOD", instead: "git repositories are fetched by https, or as their URL says"},
-		{name: "KANIKO_IGNORE_ASSERTIONS", instead: "it is about Kaniko's own code"},
-		{name: "KANIKO_TELEMETRY_ENDPOINT", instead: "nothing is reported to anybody"},
-		{name: "KANIKO_TELEMETRY_OMIT_DOCKERFILE", instead: "nothing is reported to anybody"},
+func kanikoVariables() []syntax.KanikoFlag {
+	list := []syntax.KanikoFlag{
+		{Name: "SNAPSHOT_TIMEOUT_DURATION", Instead: "see --timeout"},
+		{Name: "GIT_PULL_METHOD", Instead: "git repositories are fetched by https, or as their URL says"},
+		{Name: "KANIKO_IGNORE_ASSERTIONS", Instead: "it is about Kaniko's own code"},
+		{Name: "KANIKO_TELEMETRY_ENDPOINT", Instead: "nothing is reported to anybody"},
+		{Name: "KANIKO_TELEMETRY_OMIT_DOCKERFILE", Instead: "nothing is reported to anybody"},
 	}
-	for _, k := range kanikoFlags() { // some flags have a variable each
-		switch k.name {
+	for _, k := range syntax.KanikoFlags() { // some flags have a variable each
+		switch k.Name {
 		case "kaniko-dir":
-			list = append(list, kanikoFlag{name: "KANIKO_DIR", instead: k.instead})
+			list = append(list, syntax.KanikoFlag{Name: "KANIKO_DIR", Instead: k.Instead})
 		case "cleanup", "pre-cleanup", "preserve-context":
-			list = append(list, kanikoFlag{name: "KANIKO_" + strings.ToUpper(strings.ReplaceAll(k.name, "-", "_")), instead: k.instead})
+			list = append(list, syntax.KanikoFlag{Name: "KANIKO_" + strings.ToUpper(strings.ReplaceAll(k.Name, "-", "_")), Instead: k.Instead})
 		}
 	}
 	return list

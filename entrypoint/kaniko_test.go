@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // kanikosFlags are all of Kaniko 1.24 and of its maintained fork.
@@ -29,8 +31,8 @@ func TestTheTableOfKanikosFlags(t *testing.T) {
 	fs := pflag.NewFlagSet("build", pflag.ContinueOnError)
 	f.register(fs)
 	idle, found := map[string]bool{}, map[string]bool{}
-	for _, k := range kanikoFlags() {
-		idle[k.name] = true
+	for _, k := range syntax.KanikoFlags() {
+		idle[k.Name] = true
 	}
 	states := map[string]string{}
 	for _, row := range regexp.MustCompile("(?m)^\\| `--([A-Za-z-]+)` \\| (works|no effect|not yet)").FindAllStringSubmatch(string(data), -1) {

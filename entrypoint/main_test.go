@@ -245,7 +245,7 @@ func TestHelp(t *testing.T) {
 	code, everything, _ := invoke(t, "", "build", "--help-all")
 	require.Zero(t, code)
 	fs.VisitAll(func(x *pflag.Flag) {
-		if !slices.ContainsFunc(kanikoFlags(), func(k kanikoFlag) bool { return k.name == x.Name }) {
+		if !slices.ContainsFunc(syntax.KanikoFlags(), func(k syntax.KanikoFlag) bool { return k.Name == x.Name }) {
 			require.Contains(t, stdout, "--"+x.Name, "every flag that does something is in the help")
 		}
 		if x.Name != "tag" && x.Name != "help-all" {

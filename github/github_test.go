@@ -164,7 +164,7 @@ func TestKanikoActionsFlags(t *testing.T) {
 	require.Equal(t, []string{"o/a:1", "o/b:1"}, p.Request.Outputs.Destinations)
 	require.True(t, p.Request.Registry.SkipTLSVerify && p.Request.Outputs.Reproducible)
 	require.Equal(t, []any{[]string{"m"}, 4, time.Hour}, []any{p.Request.Registry.Mirrors, p.Request.Registry.PullRetries, p.Settings.CacheTTL})
-	require.Equal(t, []string{"input kaniko-args: --snapshot-mode has no effect", "input kaniko-args: --verbosity has no effect beside verbosity"}, a.notices)
+	require.Equal(t, []string{"input kaniko-args: --snapshot-mode has no effect: change times find changes, contents decide", "input kaniko-args: --verbosity has no effect beside verbosity"}, a.notices)
 
 	r = &run{env: with(jobOf(t, "tag"), map[string]string{"tags": "o/a:1", "kaniko-args": "--build-arg A=geheim\n--what=geheim\n--target"})}
 	_, err = plugin.Prepare(r.adapter().Read())

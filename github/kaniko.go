@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/layerwright/layerwright/plugin"
+	"github.com/layerwright/layerwright/plugin/syntax"
 )
 
 // kanikoNames are flags of Kaniko that are a setting by another name than their own or
@@ -17,10 +18,14 @@ func kanikoNames() map[string]string {
 	}
 }
 
-// kanikoIdle are flags of Kaniko that have nothing to do here (docs/kaniko.md).
-func kanikoIdle() []string {
-	return []string{"snapshot-mode", "snapshotMode", "use-new-run", "compressed-caching", "cleanup", "pre-cleanup", "preserve-context", "force", "ignore-var-run", "whitelist-var-run",
-		"image-fs-extract-retry", "kaniko-dir", "force-build-metadata", "skip-unused-stages", "log-timestamp", "log-format"}
+// kanikoIdle says of flags of Kaniko that have nothing to do here what happens instead.
+func kanikoIdle() map[string]string {
+	idle := map[string]string{"force": "it is for running Kaniko outside of its image", "log-format": "the log is as GitHub shows it"}
+	for _, k := range syntax.KanikoFlags() {
+		idle[k.Name] = k.Instead
+	}
+	idle["snapshotMode"], idle["whitelist-var-run"] = idle["snapshot-mode"], idle["ignore-var-run"] // older names
+	return idle
 }
 
 // kanikoArgs reads int128/kaniko-action's input kaniko-args, a flag a line, into the
@@ -34,8 +39,8 @@ func kanikoArgs(lines []string, values plugin.Values) (notices []string, err err
 	for _, line := range lines {
 		flag, value, given := strings.Cut(strings.TrimSpace(line), "=")
 		name, isFlag := strings.CutPrefix(flag, "--")
-		if slices.Contains(kanikoIdle(), name) && isFlag {
-			notices = append(notices, "input kaniko-args: "+flag+" has no effect")
+		if instead := kanikoIdle()[name]; instead != "" && isFlag {
+			notices = append(notices, "input kaniko-args: "+flag+" has no effect: "+instead)
 			continue
 		}
 		f, ok := fields[name]
