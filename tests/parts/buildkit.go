@@ -77,7 +77,9 @@ func (s *Set) newBuildKit(name string, registries []string, a *Authority) (*Buil
 	for _, r := range registries {
 		fmt.Fprintf(&text, "[registry.%q]\n  http = true\n", r)
 	}
-	text.WriteString("[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n[worker.containerd]\n  enabled = false\n")
+	// Its garbage collection, a minute after a build, holds every cache mount while
+	// it asks for its size: a step that wants the mount then gets a new, empty one.
+	text.WriteString("[worker.oci]\n  enabled = true\n  gc = false\n  snapshotter = \"overlayfs\"\n[worker.containerd]\n  enabled = false\n")
 	if err := os.WriteFile(conf, []byte(text.String()), 0o600); err != nil {
 		return nil, err
 	}
