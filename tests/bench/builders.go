@@ -293,7 +293,7 @@ func (b *daemon) version(context.Context) (string, error) {
 	return "BuildKit", nil
 }
 
-// buildahs is buildah, cold only: its cache in a registry pulls whole images.
+// buildahs is buildah. Its cache in a registry is an image a step.
 type buildahs struct{ dir string }
 
 func (b *buildahs) flags() []string {
@@ -311,9 +311,19 @@ func (b *buildahs) forget(ctx context.Context) error {
 }
 
 func (b *buildahs) build(ctx context.Context, j job) (timing, error) {
-	script := `buildah "$@" bud --isolation chroot --network host --tls-verify=false -t "$REF" "$DIR" && buildah "$@" push --tls-verify=false "$REF"`
+	script := `buildah "$@" bud --isolation chroot --network host --tls-verify=false $CACHE -t "$REF" "$DIR" && buildah "$@" push --tls-verify=false "$REF"`
+	var cache []string
+	if j.read || j.write {
+		cache = append(cache, "--layers")
+	}
+	if j.read {
+		cache = append(cache, "--cache-from="+j.cache)
+	}
+	if j.write {
+		cache = append(cache, "--cache-to="+j.cache)
+	}
 	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", script, "sh"}, b.flags()...)...)
-	cmd.Env = append(os.Environ(), "REF="+j.ref, "DIR="+j.dir)
+	cmd.Env = append(os.Environ(), "REF="+j.ref, "DIR="+j.dir, "CACHE="+strings.Join(cache, " "))
 	return timed(cmd, func(exe, cmdline string) bool { return exe == "buildah" && strings.Contains(cmdline, b.dir) })
 }
 

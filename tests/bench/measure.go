@@ -174,7 +174,7 @@ func (b *bench) round(ctx context.Context, w workload, dir string, round int) er
 		for _, builder := range order {
 			// A warm build needs what the cached one has left.
 			needed := state == cached && (slices.Contains(b.options.states, warm) || slices.Contains(b.options.states, warmNew))
-			if failed[builder.name] || !slices.Contains(b.options.states, state) && !needed || (builder.name == buildah || builder.name == limit || w.platforms != nil || w.aside) && state != cold || builder.name == buildah && w.platforms != nil {
+			if failed[builder.name] || !slices.Contains(b.options.states, state) && !needed || (builder.name == limit || w.platforms != nil || w.aside) && state != cold || builder.name == buildah && w.platforms != nil {
 				continue
 			}
 			j := job{dir: dir, ref: names(builder.name, state) + ":1", platforms: w.platforms}
