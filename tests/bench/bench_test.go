@@ -169,6 +169,20 @@ func TestAddKeepsTheRest(t *testing.T) {
 	require.ErrorContains(t, err, "scale 1 on the debian base")
 }
 
+// TestAReportNamesTheProgramThatWasMeasured, not one that was only built beside it.
+func TestAReportNamesTheProgramThatWasMeasured(t *testing.T) {
+	before := report{Versions: map[string]string{"layerwright": "v1", overlay: "v1", buildKit: "b1"}, Program: binary{Bytes: 1}}
+	now := map[string]string{"layerwright": "v2", buildah: "a2"}
+	versions, program := described(options{builders: []string{buildah}}, before, now, binary{Bytes: 2})
+	require.Equal(t, map[string]string{"layerwright": "v1", overlay: "v1", buildKit: "b1", buildah: "a2"}, versions)
+	require.Equal(t, binary{Bytes: 1}, program)
+	versions, program = described(options{builders: []string{inplace}}, before, now, binary{Bytes: 2})
+	require.Equal(t, "v2", versions["layerwright"])
+	require.Equal(t, binary{Bytes: 2}, program)
+	versions, _ = described(options{builders: []string{buildah}}, report{}, now, binary{Bytes: 2})
+	require.Equal(t, "v2", versions["layerwright"], "nothing was measured before")
+}
+
 func TestContextsAreTheSameEachTime(t *testing.T) {
 	a, b := t.TempDir(), t.TempDir()
 	for _, w := range workloads() {

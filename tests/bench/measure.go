@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,14 +98,27 @@ func measure(ctx context.Context, set *parts.Set, o options, before report, prog
 			}
 		}
 	}
+	versions, program := described(o, before, versions, b.program)
+	rep := newReport(o, b.builders, versions, set.Dir(), append(before.Results, b.results...))
+	rep.Program = program
+	return rep, nil
+}
+
+// described gives the versions and the program of a report that keeps what was measured
+// before: Layerwright's are those of then when only others were measured now.
+func described(o options, before report, now map[string]string, program binary) (map[string]string, binary) {
+	versions := maps.Clone(now)
+	others := !slices.Contains(o.builders, inplace) && !slices.Contains(o.builders, overlay)
+	if before.Versions["layerwright"] != "" && others {
+		delete(versions, "layerwright")
+		program = before.Program
+	}
 	for name, version := range before.Versions {
 		if versions[name] == "" {
 			versions[name] = version
 		}
 	}
-	rep := newReport(o, b.builders, versions, set.Dir(), append(before.Results, b.results...))
-	rep.Program = b.program
-	return rep, nil
+	return versions, program
 }
 
 // setUp starts registry and builders, and gives their versions.
@@ -174,7 +188,7 @@ func (b *bench) round(ctx context.Context, w workload, dir string, round int) er
 		for _, builder := range order {
 			// A warm build needs what the cached one has left.
 			needed := state == cached && (slices.Contains(b.options.states, warm) || slices.Contains(b.options.states, warmNew))
-			if failed[builder.name] || !slices.Contains(b.options.states, state) && !needed || (builder.name == limit || w.platforms != nil || w.aside) && state != cold || builder.name == buildah && w.platforms != nil {
+			if failed[builder.name] || !slices.Contains(b.options.states, state) && !needed || !measured(w, builder.name, state) {
 				continue
 			}
 			j := job{dir: dir, ref: names(builder.name, state) + ":1", platforms: w.platforms}
@@ -215,6 +229,18 @@ func (b *bench) round(ctx context.Context, w workload, dir string, round int) er
 		}
 	}
 	return b.storage.clean()
+}
+
+// measured says whether a workload has a row for a builder in a state.
+func measured(w workload, builder, state string) bool {
+	switch {
+	case builder == limit, w.aside:
+		return state == cold
+	case w.platforms != nil:
+		return state == cold && builder != buildah
+	default:
+		return true
+	}
 }
 
 // makeProfileDir makes a directory in parent, and gives its absolute path.
