@@ -21,7 +21,7 @@ import (
 
 // Format is the version of keys and records. It is part of every tag: a record
 // of another version is never found.
-const Format = "1"
+const Format = "2"
 
 // keys are what the result of a vertex is known by; "" where there is none.
 type keys struct {

@@ -142,8 +142,8 @@ func TestAMissingFileOrAnUnknownSourceGivesNoKey(t *testing.T) {
 
 func TestTagsAreValidEverywhereAndHaveTheFormat(t *testing.T) {
 	require.Regexp(t, `^lw`+Format+`-[0-9a-f]{40}$`, tagOf(newHash().sum()))
-	require.Equal(t, []string{"lw1-a", "lw1-b"}, (&keys{definition: "a", content: "b"}).tags())
-	require.Equal(t, []string{"lw1-a"}, (&keys{definition: "a", content: "a"}).tags())
+	require.Equal(t, []string{"lw2-a", "lw2-b"}, (&keys{definition: "a", content: "b"}).tags())
+	require.Equal(t, []string{"lw2-a"}, (&keys{definition: "a", content: "a"}).tags())
 	require.Empty(t, (&keys{}).tags())
 }
 

@@ -42,10 +42,10 @@ func newLayout(t *testing.T) (Repository, string) {
 
 func TestARecordComesBackAsItWent(t *testing.T) {
 	repo, _ := newLayout(t)
-	_, err := repo.Get(t.Context(), "lw1-a")
+	_, err := repo.Get(t.Context(), "lw2-a")
 	require.ErrorIs(t, err, ErrMiss)
-	l := put(t, repo, "one", then, "lw1-a", "lw1-b")
-	for _, tag := range []string{"lw1-a", "lw1-b"} {
+	l := put(t, repo, "one", then, "lw2-a", "lw2-b")
+	for _, tag := range []string{"lw2-a", "lw2-b"} {
 		r, err := repo.Get(t.Context(), tag)
 		require.NoError(t, err)
 		require.Equal(t, []any{"RUN one", "k-one", "linux/amd64"}, []any{r.Step, r.ContentKey, r.Platform})
@@ -63,9 +63,9 @@ func TestARecordComesBackAsItWent(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "one", string(b))
 		require.NoError(t, rc.Close())
-		require.NoError(t, repo.Tag(t.Context(), r, []string{"lw1-c"}))
+		require.NoError(t, repo.Tag(t.Context(), r, []string{"lw2-c"}))
 	}
-	_, err = repo.Get(t.Context(), "lw1-c")
+	_, err = repo.Get(t.Context(), "lw2-c")
 	require.NoError(t, err)
 }
 
@@ -73,14 +73,14 @@ func TestARecordOfAnotherFormatIsAMiss(t *testing.T) {
 	repo, _ := newLayout(t)
 	img, err := image.Assemble([]byte(`{"os":"linux","architecture":"amd64","config":{"Labels":{"`+labelFormat+`":"0"}}}`), nil, image.Options{EmbedConfig: true})
 	require.NoError(t, err)
-	require.NoError(t, repo.Put(t.Context(), img, []string{"lw1-a"}))
-	_, err = repo.Get(t.Context(), "lw1-a")
+	require.NoError(t, repo.Put(t.Context(), img, []string{"lw2-a"}))
+	_, err = repo.Get(t.Context(), "lw2-a")
 	require.ErrorIs(t, err, ErrMiss)
 }
 
 func TestABrokenBlobIsSaidToBeOne(t *testing.T) {
 	repo, dir := newLayout(t)
-	l := put(t, repo, "one", then, "lw1-a")
+	l := put(t, repo, "one", then, "lw2-a")
 	digest, err := l.Digest()
 	require.NoError(t, err)
 	at := filepath.Join(dir, "blobs/sha256", digest.Hex)
@@ -90,7 +90,7 @@ func TestABrokenBlobIsSaidToBeOne(t *testing.T) {
 		func() error { return os.Remove(at) },
 	} {
 		require.NoError(t, damage())
-		r, err := repo.Get(t.Context(), "lw1-a")
+		r, err := repo.Get(t.Context(), "lw2-a")
 		require.NoError(t, err)
 		rc, err := r.Layers[0].Compressed()
 		if err == nil {
@@ -105,19 +105,19 @@ func TestABrokenBlobIsSaidToBeOne(t *testing.T) {
 
 func TestADistrustedLayerMakesItsRecordsMisses(t *testing.T) {
 	repo, _ := newLayout(t)
-	l := put(t, repo, "one", then, "lw1-a")
+	l := put(t, repo, "one", then, "lw2-a")
 	digest, err := l.Digest()
 	require.NoError(t, err)
 	c := New(Options{Read: []Repository{repo}, Notice: func(string) {}, Now: time.Now})
-	require.NotNil(t, c.find(t.Context(), "lw1-a"))
-	put(t, repo, "two", then, "lw1-b")
+	require.NotNil(t, c.find(t.Context(), "lw2-a"))
+	put(t, repo, "two", then, "lw2-b")
 	first, again := c.Distrust(&BrokenError{Layer: digest})
 	require.True(t, first && again)
-	require.Nil(t, c.find(t.Context(), "lw1-a"))
-	require.NotNil(t, c.find(t.Context(), "lw1-b"))
+	require.Nil(t, c.find(t.Context(), "lw2-a"))
+	require.NotNil(t, c.find(t.Context(), "lw2-b"))
 	first, again = c.Distrust(&BrokenError{Layer: digest})
 	require.True(t, !first && again, "a second broken layer is the end of reading")
-	require.Nil(t, c.find(t.Context(), "lw1-b"))
+	require.Nil(t, c.find(t.Context(), "lw2-b"))
 	_, again = c.Distrust(&BrokenError{Layer: digest})
 	require.False(t, again)
 }
@@ -126,7 +126,7 @@ func TestADistrustedLayerMakesItsRecordsMisses(t *testing.T) {
 // index, whose manifests may share blobs with records.
 func TestPruneLeavesImagesInTheSameLayoutWhole(t *testing.T) {
 	repo, dir := newLayout(t)
-	shared, alone := put(t, repo, "shared", then, "lw1-a"), put(t, repo, "alone", then, "lw1-b")
+	shared, alone := put(t, repo, "shared", then, "lw2-a"), put(t, repo, "alone", then, "lw2-b")
 	l := repo.(*local)
 	idx, err := l.index()
 	require.NoError(t, err)
@@ -149,9 +149,9 @@ func TestPruneLeavesImagesInTheSameLayoutWhole(t *testing.T) {
 
 func TestAnExpiredRecordIsAMiss(t *testing.T) {
 	repo, _ := newLayout(t)
-	put(t, repo, "one", then, "lw1-a")
+	put(t, repo, "one", then, "lw2-a")
 	at := func(now time.Time) *Record {
-		return New(Options{Read: []Repository{repo}, TTL: time.Hour, Notice: func(string) {}, Now: func() time.Time { return now }}).find(t.Context(), "lw1-a")
+		return New(Options{Read: []Repository{repo}, TTL: time.Hour, Notice: func(string) {}, Now: func() time.Time { return now }}).find(t.Context(), "lw2-a")
 	}
 	require.NotNil(t, at(then.Add(time.Hour)))
 	require.Nil(t, at(then.Add(time.Hour+time.Second)))
@@ -174,7 +174,7 @@ func TestPruneChooses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			repo, dir := newLayout(t)
 			for i, name := range []string{"a", "b", "c", "d"} {
-				put(t, repo, name, then.Add(time.Duration(i)*time.Hour), "lw1-"+name)
+				put(t, repo, name, then.Add(time.Duration(i)*time.Hour), "lw2-"+name)
 			}
 			c.opts.Now = now
 			_, err := Prune(t.Context(), repo, c.opts)
