@@ -33,6 +33,10 @@ type local struct{ dir, name string }
 func (l *local) Name() string { return l.name }
 
 func (l *local) Get(ctx context.Context, tag string) (*Record, error) {
+	return current(l.read(ctx, tag))
+}
+
+func (l *local) read(ctx context.Context, tag string) (*Record, error) {
 	idx, err := l.index()
 	if err != nil {
 		return nil, err

@@ -34,11 +34,13 @@ type Entry struct {
 type managed interface {
 	Repository
 	tags(ctx context.Context) ([]string, error)
+	// read is Get for records of every format.
+	read(ctx context.Context, tag string) (*Record, error)
 	remove(ctx context.Context, e Entry) error
 }
 
-// List gives all records of this format, newest first. Records that vanish
-// meanwhile are left out.
+// List gives all records, newest first, also those of formats that no build looks at
+// any more: nobody else would remove them. Records that vanish meanwhile are left out.
 func List(ctx context.Context, repo Repository) ([]Entry, error) {
 	m := repo.(managed) //nolint:forcetypeassert // all of ours are
 	tags, err := m.tags(ctx)
@@ -54,12 +56,12 @@ func List(ctx context.Context, repo Repository) ([]Entry, error) {
 			continue
 		}
 		g.Go(func() error {
-			r, err := m.Get(gctx, tag)
+			r, err := m.read(gctx, tag)
 			if err != nil {
 				if gctx.Err() != nil {
 					return context.Cause(gctx)
 				}
-				return nil // another format, or damaged
+				return nil // damaged, or no record
 			}
 			d, err := r.Manifest.Digest()
 			if err != nil {

@@ -101,11 +101,12 @@ func assemble(config v1.ConfigFile, labels map[string]string, layers []image.Lay
 	return image.Assemble(raw, layers, image.Options{EmbedConfig: true})
 }
 
-// parse reads a record from the configuration of an image and its layers.
+// parse reads a record, of whichever format, from the configuration of an image and
+// its layers.
 func parse(config *v1.ConfigFile, layers []v1.Layer) (*Record, error) {
 	labels := config.Config.Labels
-	if labels[labelFormat] != Format {
-		return nil, fmt.Errorf("not a record of format %s: %w", Format, ErrMiss)
+	if labels[labelFormat] == "" {
+		return nil, fmt.Errorf("not a record: %w", ErrMiss)
 	}
 	created, err := time.Parse(time.RFC3339Nano, labels[labelCreated])
 	if err != nil {
@@ -124,4 +125,12 @@ func parse(config *v1.ConfigFile, layers []v1.Layer) (*Record, error) {
 		return nil, fmt.Errorf("record whose history has %d layers, its manifest %d: %w", len(r.History), len(layers), ErrMiss)
 	}
 	return r, nil
+}
+
+// current is what has been read, if it is a record of this format.
+func current(r *Record, err error) (*Record, error) {
+	if err == nil && r.Labels[labelFormat] != Format {
+		return nil, fmt.Errorf("not a record of format %s: %w", Format, ErrMiss)
+	}
+	return r, err
 }

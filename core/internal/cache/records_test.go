@@ -78,6 +78,31 @@ func TestARecordOfAnotherFormatIsAMiss(t *testing.T) {
 	require.ErrorIs(t, err, ErrMiss)
 }
 
+func TestARecordOfAnotherFormatCanBeListedAndPruned(t *testing.T) {
+	repo, _ := newLayout(t)
+	now, err := assemble(v1.ConfigFile{OS: "linux", Architecture: "amd64"}, map[string]string{labelStep: "RUN old"}, nil, then)
+	require.NoError(t, err)
+	raw, err := now.RawConfigFile()
+	require.NoError(t, err)
+	old := bytes.Replace(raw, []byte(`"`+labelFormat+`":"`+Format+`"`), []byte(`"`+labelFormat+`":"1"`), 1)
+	require.NotEqual(t, raw, old)
+	img, err := image.Assemble(old, nil, image.Options{EmbedConfig: true})
+	require.NoError(t, err)
+	require.NoError(t, repo.Put(t.Context(), img, []string{"lw1-a"}))
+	_, err = repo.Get(t.Context(), "lw1-a")
+	require.ErrorIs(t, err, ErrMiss)
+	put(t, repo, "new", then.Add(2*time.Hour), "lw2-a")
+	entries, err := List(t.Context(), repo)
+	require.NoError(t, err)
+	require.Equal(t, []string{"RUN new", "RUN old"}, []string{entries[0].Step, entries[1].Step})
+	_, err = Prune(t.Context(), repo, PruneOptions{OlderThan: time.Hour, Now: then.Add(2 * time.Hour)})
+	require.NoError(t, err)
+	entries, err = List(t.Context(), repo)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	require.Equal(t, "RUN new", entries[0].Step)
+}
+
 func TestABrokenBlobIsSaidToBeOne(t *testing.T) {
 	repo, dir := newLayout(t)
 	l := put(t, repo, "one", then, "lw2-a")

@@ -31,6 +31,10 @@ type remote struct {
 func (r *remote) Name() string { return r.pusher.Repository() }
 
 func (r *remote) Get(ctx context.Context, tag string) (*Record, error) {
+	return current(r.read(ctx, tag))
+}
+
+func (r *remote) read(ctx context.Context, tag string) (*Record, error) {
 	img, err := r.client.Resolve(ctx, r.Name()+":"+tag, nil)
 	if errors.Is(err, registry.ErrNotFound) {
 		return nil, ErrMiss

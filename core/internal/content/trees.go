@@ -65,8 +65,9 @@ func relative(err error, p string) error {
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
 
-// sum is BLAKE3, as safe as SHA-256 and several times as fast where the processor
-// has no instructions for that; nobody but the cache's keys sees it.
+// sum is BLAKE3: collisions are as hard to find as with SHA-256, and where a processor
+// has no instructions for that it is several times as fast. Nobody but the cache's keys
+// sees it.
 func sum(at, name string) ([]byte, error) {
 	f, err := os.Open(at)
 	if err != nil {
