@@ -90,6 +90,11 @@ func (m *mover) replace(at, by string) error {
 		if err := filecopy.Attributes(at, by, &st); err != nil {
 			return err
 		}
+		// ext4 writes a file to the disk, and lets everybody wait, that a rename
+		// puts in another one's place (auto_da_alloc).
+		if err := os.Remove(at); err != nil {
+			return err
+		}
 		return os.Rename(by, at)
 	})
 }
