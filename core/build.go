@@ -351,6 +351,9 @@ func (b *build) environment(res *frontend.Result) (*ops.Env, error) {
 	if err != nil {
 		return nil, err
 	}
+	// With a cache the layers of every stage are stored, with several platforms each
+	// has its own.
+	blobs.Share = b.cache != nil || len(res.Images) > 1
 	mounts := b.cacheMounts(dirs["blobs"])
 	wanted, final := b.wanted(res.Graph)
 	return &ops.Env{

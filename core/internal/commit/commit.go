@@ -70,6 +70,11 @@ type Options struct {
 	// Latest is the time that no file of a layer may be later than
 	// (SOURCE_DATE_EPOCH with rewritten timestamps); nil leaves times alone.
 	Latest *time.Time
+	// Share finds layers that repeat one this writer has stored, before they are
+	// compressed: what a stage made and COPY --from puts where it was, and what a
+	// build for several platforms copies for each. It costs a fast hash of all that
+	// is stored.
+	Share bool
 }
 
 // CheckLevel says what is wrong with a level for a compression.
@@ -91,58 +96,95 @@ func CheckLevel(c Compression, level int) error {
 type Writer struct {
 	dir  string
 	opts Options
+	// stored is what later layers may repeat; nil without Share.
+	stored *stored
 }
 
 // New makes a writer that stores in dir, an existing directory.
-func New(dir string, opts Options) *Writer { return &Writer{dir: dir, opts: opts} }
+func New(dir string, opts Options) *Writer {
+	w := &Writer{dir: dir, opts: opts}
+	if opts.Share {
+		w.stored = &stored{layers: map[blockSum]*original{}}
+	}
+	return w
+}
 
-// Layer stores what write writes. A disk that is full is a fault of the
-// environment. growing, if not nil, is told of a blob that is worth sending before
-// it is complete, once; it must return at once.
-func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io.Writer) error, growing func(context.Context, *Growing)) (_ v1.Layer, err error) {
-	f, err := os.CreateTemp(w.dir, ".tmp-")
+// Layer stores what write writes, which is asked for it a second time where it seemed
+// to be a layer that is stored already, and was not (Options.Share). A disk that is
+// full is a fault of the environment. growing, if not nil, is told of a blob that is
+// worth sending before it is complete, once; it must return at once.
+func (w *Writer) Layer(ctx context.Context, write func(ctx context.Context, w io.Writer) error, growing func(context.Context, *Growing)) (v1.Layer, error) {
+	t := &target{w: w, ctx: ctx, growing: growing, looks: w.stored != nil}
+	b, err := t.take(write)
+	if errors.Is(err, errDiffers) {
+		t = &target{w: w, ctx: ctx, growing: growing}
+		b, err = t.take(write)
+	}
 	if err != nil {
 		return nil, space(w.dir, err)
 	}
-	g := &Growing{path: f.Name(), file: follow.New()}
-	defer func() {
-		if err != nil {
-			g.end(v1.Hash{}, err)
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	digest, diffID := sha256.New(), sha256.New()
-	out := &counter{w: io.MultiWriter(f, digest), wrote: func(before, now int64) {
-		g.file.Grow(now)
-		if growing != nil && before < grownEnough && now >= grownEnough {
-			g.head = fmt.Sprintf("%d %x", now, digest.Sum(nil))
-			growing(ctx, g)
-		}
-	}}
-	z, err := w.compressor(out)
+	return b, nil
+}
+
+// making is a blob that is being written.
+type making struct {
+	w              *Writer
+	file           *os.File
+	growing        *Growing
+	digest, diffID hash.Hash
+	out            *counter
+	z              io.WriteCloser
+	// blocks gets the tar: the two hashes and the compression of different blocks
+	// go on side by side.
+	blocks io.Writer
+}
+
+func (w *Writer) begin(ctx context.Context, growing func(context.Context, *Growing)) (*making, error) {
+	f, err := os.CreateTemp(w.dir, ".tmp-")
 	if err != nil {
 		return nil, err
 	}
-	// The two hashes and the compression of different blocks go on side by
-	// side: diffID is taken from the buffers on their way.
-	buffered := bufio.NewWriterSize(&cancellable{ctx: ctx, w: io.MultiWriter(z, diffID)}, 1<<20)
-	if err = w.write(ctx, buffered, write); err == nil {
-		err = buffered.Flush()
+	m := &making{w: w, file: f, growing: &Growing{path: f.Name(), file: follow.New()}, digest: sha256.New(), diffID: sha256.New()}
+	m.out = &counter{w: io.MultiWriter(f, m.digest), wrote: func(before, now int64) {
+		m.growing.file.Grow(now)
+		if growing != nil && before < grownEnough && now >= grownEnough {
+			m.growing.head = fmt.Sprintf("%d %x", now, m.digest.Sum(nil))
+			growing(ctx, m.growing)
+		}
+	}}
+	if m.z, err = w.compressor(m.out); err != nil {
+		m.abandon(err)
+		return nil, err
 	}
-	if err = errors.Join(err, z.Close()); err != nil {
-		return nil, space(w.dir, err)
+	m.blocks = io.MultiWriter(m.z, m.diffID)
+	return m, nil
+}
+
+func (m *making) finish() (*blob, error) {
+	if err := m.z.Close(); err != nil {
+		return nil, err
 	}
-	if err := f.Close(); err != nil {
-		return nil, space(w.dir, err)
+	if err := m.file.Close(); err != nil {
+		return nil, err
 	}
-	b := &blob{digest: hashOf(digest), diffID: hashOf(diffID), size: out.n, mediaType: w.mediaType(), compression: w.opts.Compression}
+	w := m.w
+	b := &blob{digest: hashOf(m.digest), diffID: hashOf(m.diffID), size: m.out.n, mediaType: w.mediaType(), compression: w.opts.Compression}
 	b.path = filepath.Join(w.dir, b.digest.Hex)
-	if err := os.Rename(f.Name(), b.path); err != nil {
+	if err := os.Rename(m.file.Name(), b.path); err != nil {
 		return nil, fmt.Errorf("store blob: %w", err)
 	}
-	g.end(b.digest, nil)
+	m.growing.end(b.digest, nil)
 	return b, nil
+}
+
+// abandon leaves nothing of the blob, and lets its readers know why.
+func (m *making) abandon(err error) {
+	m.growing.end(v1.Hash{}, err)
+	if m.z != nil {
+		_ = m.z.Close() // ends what compresses
+	}
+	_ = m.file.Close()
+	_ = os.Remove(m.file.Name())
 }
 
 // write runs write, with times clamped where that is asked for.
@@ -180,19 +222,6 @@ func (c *counter) Write(p []byte) (int, error) {
 	c.n += int64(n)
 	c.wrote(before, c.n)
 	return n, err
-}
-
-// cancellable ends a layer in the middle of a file, however large it is.
-type cancellable struct {
-	ctx context.Context //nolint:containedctx // lives as long as one layer
-	w   io.Writer
-}
-
-func (c *cancellable) Write(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.w.Write(p)
 }
 
 type nopCloser struct{ io.Writer }

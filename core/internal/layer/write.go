@@ -38,7 +38,7 @@ type WriteOptions struct {
 //   - no sockets, and no holes: sparse files are written out.
 //
 // The same tree and changes yield the same bytes. Files are streamed. The changes
-// are put in order in place: there may be half a million.
+// are put in order in place: there may be half a million. They can be written again.
 func Write(ctx context.Context, w io.Writer, root string, changes []Change, opts WriteOptions) error {
 	at, err := openDirs(root)
 	if err != nil {
@@ -48,8 +48,10 @@ func Write(ctx context.Context, w io.Writer, root string, changes []Change, opts
 	lw := &writer{dirs: at, tw: tar.NewWriter(w), opts: opts,
 		listed: map[string]bool{}, inodes: map[uint64]string{}, buf: make([]byte, 256<<10)}
 	slices.SortStableFunc(changes, func(a, b Change) int { return ComparePaths(a.Path, b.Path) })
-	changes = slices.Compact(changes)
-	for _, c := range changes {
+	for i, c := range changes {
+		if i > 0 && c == changes[i-1] {
+			continue
+		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
