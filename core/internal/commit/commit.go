@@ -179,10 +179,10 @@ func (m *making) finish() (*blob, error) {
 
 // abandon leaves nothing of the blob, and lets its readers know why.
 func (m *making) abandon(err error) {
-	m.growing.end(v1.Hash{}, err)
 	if m.z != nil {
-		_ = m.z.Close() // ends what compresses
+		_ = m.z.Close() // ends what compresses, and with it all writing
 	}
+	m.growing.end(v1.Hash{}, err)
 	_ = m.file.Close()
 	_ = os.Remove(m.file.Name())
 }
