@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,19 +27,8 @@ func freshDisk(ctx context.Context, dir string) (remove func(), err error) {
 		return nil, err
 	}
 	drop := func() { _ = os.Remove(image.Name()) }
-	err = errors.Join(image.Truncate(diskSize), image.Close())
-	for _, command := range [][]string{
-		{"mkfs.ext4", "-q", "-F", "-i", "32768", "-E", "lazy_itable_init=0,lazy_journal_init=0", image.Name()},
-		{"mount", "-o", "loop", image.Name(), dir},
-		{"chmod", "755", dir},
-		{"rmdir", dir + "/lost+found"},
-	} {
-		if err != nil {
-			break
-		}
-		if out, failed := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); failed != nil {
-			err = fmt.Errorf("%s: %w: %s", command[0], failed, out)
-		}
+	if err = errors.Join(image.Truncate(diskSize), image.Close()); err == nil {
+		err = mountFile(ctx, image.Name(), dir)
 	}
 	if err != nil {
 		drop()
@@ -48,4 +39,32 @@ func freshDisk(ctx context.Context, dir string) (remove func(), err error) {
 		_ = unix.Unmount(dir, unix.MNT_DETACH)
 		drop()
 	}, nil
+}
+
+// mountFile makes a file system in a file and mounts it. The file is written without
+// the kernel's cache: there each byte would be dirty twice, and what one builder has
+// left be written while the next one is measured.
+func mountFile(ctx context.Context, file, dir string) error {
+	if _, err := output(ctx, "mkfs.ext4", "-q", "-F", "-i", "32768", "-E", "lazy_itable_init=0,lazy_journal_init=0", file); err != nil {
+		return err
+	}
+	device, err := output(ctx, "losetup", "--find", "--show", "--direct-io=on", file)
+	if err != nil {
+		return err
+	}
+	_, err = output(ctx, "mount", device, dir)
+	// The kernel lets go of the device when it is mounted nowhere any more.
+	_, detachErr := output(ctx, "losetup", "--detach", device)
+	if err = errors.Join(err, detachErr); err != nil {
+		return err
+	}
+	return errors.Join(os.Chmod(dir, 0o755), os.Remove(filepath.Join(dir, "lost+found")))
+}
+
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", name, err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
