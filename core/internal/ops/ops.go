@@ -113,9 +113,6 @@ func (r result) Claims(owners []solve.Owner) []solve.Claim {
 	use := snapshot.Use{Hollow: true}
 	for i, o := range owners {
 		indexes[i] = o.Index
-		if o.Extends {
-			use.Changers++
-		}
 		if o.Reads {
 			use.Hollow = false
 		}

@@ -18,6 +18,8 @@ type claims struct {
 	// owners are the consumers' indexes, ascending, states what they do.
 	owners []int
 	states []claimState
+	// ahead are those who are likely to ask.
+	ahead []bool
 	// changed is closed, and made anew, whenever a state changes.
 	changed chan struct{}
 	// copying says that somebody branches the tree: one after another, the lowest
@@ -42,7 +44,7 @@ const (
 )
 
 func newClaims(owners []int, onEmpty func()) *claims {
-	return &claims{owners: slices.Clone(owners), states: make([]claimState, len(owners)), changed: make(chan struct{}), onEmpty: onEmpty}
+	return &claims{owners: slices.Clone(owners), states: make([]claimState, len(owners)), ahead: make([]bool, len(owners)), changed: make(chan struct{}), onEmpty: onEmpty}
 }
 
 // set moves a claim to a state.
@@ -109,6 +111,32 @@ func (c *claims) only(i int) bool {
 	defer c.mu.Unlock()
 	left, _, _ := c.others(i)
 	return left == 0
+}
+
+// viewed says that somebody looks at the tree.
+func (c *claims) viewed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Contains(c.states, viewing)
+}
+
+// announce says that a claim is likely to ask.
+func (c *claims) announce(i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead[i] = true
+}
+
+// announced says that somebody is likely to ask, and has not yet.
+func (c *claims) announced() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, s := range c.states {
+		if s == pending && c.ahead[i] {
+			return true
+		}
+	}
+	return false
 }
 
 // others says how many other claims there are; whether one of them is not to be

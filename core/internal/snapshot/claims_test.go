@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,40 +109,106 @@ func TestTwoStatesInACircleDoNotWaitForEachOther(t *testing.T) {
 	require.Equal(t, asked{number: 1, inPlace: true}, <-out)
 }
 
-// Two trees are unpacked at once where two will be changed: no copy is made.
-func TestALayerIsUnpackedForTwoBranchesAtOnce(t *testing.T) {
-	needs.Root(t)
-	s, err := NewFlat(filepath.Join(t.TempDir(), "s"), Options{})
-	require.NoError(t, err)
-	opened := 0
-	state := s.FromLayers([]v1.Layer{&counted{tarLayer(t, "d/", "d/a=1", "d/b=22", "l -> d/a", "h >> d/a"), &opened}})
-	state.Expect(Use{Changers: 2})
-	claims := state.Claims([]int{1, 2})
+// Who changes a base first gets its tree at once, and the next one has it unpacked
+// again: the first step waits for no copy.
+func TestABaseIsUnpackedAgainForTheNextBranch(t *testing.T) {
+	s, state, opened := countedState(t)
+	claims := state.Claims([]int{1, 2, 3})
 	first, err := claims[0].Mutate(t.Context())
 	require.NoError(t, err)
 	write(t, first.Dir()+"/d/a", "changed")
-	second, err := claims[1].Mutate(t.Context())
-	require.NoError(t, err)
-	got, err := os.ReadFile(second.Dir() + "/d/a")
-	require.NoError(t, err)
-	require.Equal(t, "1", string(got))
-	require.Equal(t, 1, opened, "the layer was read more than once")
+	require.EqualValues(t, 1, opened.Load())
+	for i, inPlace := range []bool{false, true} {
+		next, err := claims[1+i].Mutate(t.Context())
+		require.NoError(t, err)
+		require.EqualValues(t, 2+i, opened.Load(), "in place: %v", inPlace)
+		require.NotEqual(t, first.Dir(), next.Dir())
+		got, err := os.ReadFile(next.Dir() + "/d/a")
+		require.NoError(t, err)
+		require.Equal(t, "1", string(got))
+		require.NoError(t, next.Discard())
+	}
 	capture, tar := capturing(t)
 	_, err = first.Commit(t.Context(), Changes{}, capture)
 	require.NoError(t, err)
 	require.Contains(t, string(tar()), "d/a")
 	require.NotContains(t, string(tar()), "d/b", "the index of the tree does not know its files")
+	require.NoError(t, s.Close())
+}
+
+// Where somebody looks at the tree it stays, and a branch is a copy.
+func TestABaseThatIsLookedAtIsCopied(t *testing.T) {
+	s, state, opened := countedState(t)
+	claims := state.Claims([]int{1, 2})
+	v, err := claims[1].View(t.Context())
+	require.NoError(t, err)
+	first, err := claims[0].Mutate(t.Context())
+	require.NoError(t, err)
+	require.NotEqual(t, v.Dir(), first.Dir())
+	write(t, first.Dir()+"/d/a", "changed")
+	got, err := os.ReadFile(v.Dir() + "/d/a")
+	require.NoError(t, err)
+	require.Equal(t, "1", string(got))
+	require.EqualValues(t, 1, opened.Load(), "it was read again")
+	require.NoError(t, v.Close())
+	require.NoError(t, first.Discard())
+	require.NoError(t, s.Close())
+}
+
+// Where another one has announced itself, its tree is made anew before it asks.
+func TestAGivenTreeIsMadeAgainForWhoWillAsk(t *testing.T) {
+	s, state, opened := countedState(t)
+	claims := state.Claims([]int{1, 2})
+	claims[1].Prepare(t.Context(), false)
+	require.Zero(t, opened.Load(), "it may not be needed")
+	first, err := claims[0].Mutate(t.Context())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return opened.Load() == 2 }, 10*time.Second, time.Millisecond, "not before it is asked for")
+	second, err := claims[1].Mutate(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 2, opened.Load(), "it was read once more")
+	require.NoError(t, first.Discard())
 	require.NoError(t, second.Discard())
 	require.NoError(t, s.Close())
+}
+
+// A tree that a command has made is not only what its layers say (times, ignored
+// paths): it is copied.
+func TestACommandsTreeIsCopied(t *testing.T) {
+	s, base, _ := countedState(t)
+	m, err := base.Claims([]int{1})[0].Mutate(t.Context())
+	require.NoError(t, err)
+	write(t, m.Dir()+"/d/ignored", "x")
+	capture, _ := capturing(t)
+	state, err := m.Commit(t.Context(), Changes{Ignore: []string{"/d/ignored"}}, capture)
+	require.NoError(t, err)
+	claims := state.Claims([]int{2, 3})
+	for _, c := range claims {
+		next, err := c.Mutate(t.Context())
+		require.NoError(t, err)
+		require.FileExists(t, next.Dir()+"/d/ignored")
+		require.NoError(t, next.Discard())
+	}
+	require.NoError(t, s.Close())
+}
+
+// countedState is a state of driver flat, and how often its layer has been read.
+func countedState(t *testing.T) (Store, State, *atomic.Int32) {
+	t.Helper()
+	needs.Root(t)
+	s, err := NewFlat(filepath.Join(t.TempDir(), "s"), Options{})
+	require.NoError(t, err)
+	opened := new(atomic.Int32)
+	return s, s.FromLayers([]v1.Layer{&counted{tarLayer(t, "d/", "d/a=1", "d/b=22", "l -> d/a", "h >> d/a"), opened}}), opened
 }
 
 // counted counts how often a layer is read.
 type counted struct {
 	v1.Layer
-	opened *int
+	opened *atomic.Int32
 }
 
 func (c *counted) Uncompressed() (io.ReadCloser, error) {
-	*c.opened++
+	c.opened.Add(1)
 	return c.Layer.Uncompressed()
 }

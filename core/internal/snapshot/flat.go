@@ -37,7 +37,9 @@ func NewFlat(dir string, opts Options) (Store, error) {
 	if opts.Clock == nil {
 		opts.Clock = coarse
 	}
-	return &flat{dir: dir, opts: opts}, nil
+	f := &flat{dir: dir, opts: opts}
+	f.ctx, f.end = context.WithCancel(context.Background())
+	return f, nil
 }
 
 type flat struct {
@@ -48,17 +50,24 @@ type flat struct {
 	next int
 	// removals are trees that are being removed.
 	removals errgroup.Group
+	// ahead are trees that are being unpacked before anybody has asked for them,
+	// until ctx ends.
+	ahead sync.WaitGroup
+	ctx   context.Context //nolint:containedctx // lives as long as the store
+	end   context.CancelFunc
 }
 
 func (f *flat) Scratch() State { return &flatState{store: f} }
 func (f *flat) FromLayers(layers []v1.Layer) State {
-	return &flatState{store: f, layers: slices.Clone(layers)}
+	return &flatState{store: f, layers: slices.Clone(layers), unpacked: len(layers) > 0}
 }
 func (f *flat) Extend(p State, more []v1.Layer) State {
 	return f.FromLayers(append(slices.Clone(p.Layers()), more...))
 }
 
 func (f *flat) Close() error {
+	f.end()
+	f.ahead.Wait()
 	err := f.removals.Wait()
 	return errors.Join(err, removeTree(f.dir))
 }
@@ -98,15 +107,18 @@ type flatState struct {
 	store      *flat
 	layers     []v1.Layer
 	uncaptured bool
-	claims     *claims
+	// unpacked says that the tree is what the layers give, and nothing has run in it:
+	// another one like it can be had from them.
+	unpacked bool
+	claims   *claims
 
 	// use is what the owners will do, where that is known.
 	use Use
 
 	mu sync.Mutex
-	// tree is the state as files; nil before it is needed and after it was
-	// changed in place. spare is another one, unpacked at the same time.
-	tree, spare *tree
+	// tree is the state as files; nil before it is needed and after somebody was
+	// given it to change.
+	tree *tree
 }
 
 func (s *flatState) Expect(use Use) { s.use = use }
@@ -130,63 +142,43 @@ func (s *flatState) Claims(owners []int) []Claim {
 	return out
 }
 
-// drop removes the trees when nobody can ask for them any more.
+// drop removes the tree when nobody can ask for it any more; after it was made, where
+// somebody is at that.
 func (s *flatState) drop() {
-	s.mu.Lock()
-	trees := []*tree{s.tree, s.spare}
-	s.tree, s.spare = nil, nil
-	s.mu.Unlock()
-	for _, t := range trees {
-		if t != nil {
-			s.store.remove(t)
+	s.store.removals.Go(func() error {
+		s.mu.Lock()
+		t := s.tree
+		s.tree = nil
+		s.mu.Unlock()
+		if t == nil {
+			return nil
 		}
-	}
+		return removeTree(t.dir)
+	})
 }
 
-// materialise makes the state's files, once.
+// materialise makes the state's files, unless they are there.
 func (s *flatState) materialise(ctx context.Context) (*tree, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.tree != nil {
 		return s.tree, nil
 	}
-	trees := make([]*tree, 1, 2)
-	if s.use.Changers > 1 && len(s.layers) > 0 {
-		trees = trees[:2] // to write a second one while at it costs less than to copy it
-	}
-	var err error
-	for i := range trees {
-		if trees[i], err = s.store.newTree(); err != nil {
-			return nil, err
-		}
+	t, err := s.store.newTree()
+	if err != nil {
+		return nil, err
 	}
 	for _, l := range s.Layers() {
-		if err := s.apply(ctx, l, trees); err != nil {
-			for _, t := range trees {
-				s.store.remove(t)
-			}
+		err := readLayer(ctx, l, func(r io.Reader) error {
+			return layer.Apply(ctx, t.dir, r, layer.ApplyOptions{Observe: t.index.observe(t.dir), Hollow: s.use.Hollow})
+		})
+		if err != nil {
+			s.store.remove(t)
 			return nil, err
 		}
 	}
-	s.tree = trees[0]
-	if len(trees) > 1 {
-		s.spare = trees[1]
-	}
-	return s.tree, nil
-}
-
-// apply unpacks a layer onto trees, reading it once.
-func (s *flatState) apply(ctx context.Context, l v1.Layer, trees []*tree) error {
-	return readLayer(ctx, l, func(r io.Reader) error {
-		one := func(ctx context.Context, i int, r io.Reader) error {
-			t := trees[i]
-			return layer.Apply(ctx, t.dir, r, layer.ApplyOptions{Observe: t.index.observe(t.dir), Hollow: s.use.Hollow})
-		}
-		if len(trees) == 1 {
-			return one(ctx, 0, r)
-		}
-		return fan(ctx, r, len(trees), one)
-	})
+	s.tree = t
+	return t, nil
 }
 
 // readLayer hands a layer's tar to f, and ends it with ctx where the layer is still on
@@ -219,7 +211,12 @@ func (c *flatClaim) State() State { return c.state }
 func (c *flatClaim) Release()     { c.released.Do(func() { c.state.claims.set(c.number, gone) }) }
 
 // Prepare implements Claim.
-func (c *flatClaim) Prepare(ctx context.Context) { _, _ = c.state.materialise(ctx) }
+func (c *flatClaim) Prepare(ctx context.Context, certain bool) {
+	c.state.claims.announce(c.number)
+	if certain {
+		_, _ = c.state.materialise(ctx)
+	}
+}
 
 func (c *flatClaim) View(ctx context.Context) (View, error) {
 	c.viewed.Store(true)
@@ -283,8 +280,9 @@ func (c *flatClaim) Mutate(ctx context.Context) (Mutable, error) {
 	return &flatMutable{store: s.store, parent: s, tree: t}, nil
 }
 
-// take gives the state's own tree to the last one who is left, a branch to
-// everybody else.
+// take gives the state's own tree to the last one who is left. Everybody else gets a
+// branch; or the state's own too, where nobody looks at it and the next one can have it
+// unpacked again: so the first step can begin, and the others' trees are made beside it.
 func (c *flatClaim) take(ctx context.Context) (*tree, error) {
 	s := c.state
 	inPlace, err := s.claims.acquire(ctx, c.number, c.viewed.Load())
@@ -299,12 +297,13 @@ func (c *flatClaim) take(ctx context.Context) (*tree, error) {
 		return nil, err
 	}
 	s.mu.Lock()
-	if inPlace {
-		s.tree = nil
-	} else if t, s.spare = s.spare, nil; t == nil {
-		t = s.tree
+	if !inPlace && (!s.unpacked || s.claims.viewed()) {
 		s.mu.Unlock()
 		return s.store.copy(ctx, t)
+	}
+	s.tree = nil
+	if !inPlace && s.claims.announced() {
+		s.store.ahead.Go(func() { _, _ = s.materialise(s.store.ctx) })
 	}
 	s.mu.Unlock()
 	return t, nil

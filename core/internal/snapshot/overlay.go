@@ -341,7 +341,11 @@ func (c *overlayClaim) State() State { return c.state }
 func (*overlayClaim) Release()       {}
 
 // Prepare implements Claim.
-func (c *overlayClaim) Prepare(ctx context.Context) { _, _ = c.state.materialise(ctx) }
+func (c *overlayClaim) Prepare(ctx context.Context, certain bool) {
+	if certain {
+		_, _ = c.state.materialise(ctx)
+	}
+}
 
 func (c *overlayClaim) View(ctx context.Context) (View, error) {
 	lower, err := c.state.materialise(ctx)

@@ -61,9 +61,6 @@ type State interface {
 // Use is what the owners of a state will do with it. The zero value knows
 // nothing.
 type Use struct {
-	// Changers is how many of them will change the tree: a store may then prepare a
-	// tree for more than one of them at a time. It promises nothing.
-	Changers int
 	// Hollow promises that neither they nor whoever continues from their changes
 	// reads what files of this state contain: a store may leave it out of a tree
 	// that it unpacks for them. Names, sizes and attributes are wanted.
@@ -73,9 +70,11 @@ type Use struct {
 // Claim is one consumer's hold on a state.
 type Claim interface {
 	State() State
-	// Prepare materialises the tree ahead of a View or Mutate that is sure to
-	// come, and out of which comes what goes wrong. Not after Release.
-	Prepare(ctx context.Context)
+	// Prepare materialises the tree ahead of a View or Mutate, out of which comes
+	// what goes wrong. Where that is not certain to come, it only says that it is
+	// likely to: where another one is given the tree, it is made again. Not after
+	// Release.
+	Prepare(ctx context.Context, certain bool)
 	// View materialises the tree and keeps it unchanged until View.Close or
 	// Release. The tree must not be written to.
 	View(ctx context.Context) (View, error)

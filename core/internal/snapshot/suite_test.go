@@ -491,7 +491,7 @@ func TestNobodyWaitsForALayerAfterTheEnd(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		enough := errors.New("another step failed")
 		done := make(chan error, 2)
-		go func() { claim.Prepare(ctx); done <- nil }()
+		go func() { claim.Prepare(ctx, true); done <- nil }()
 		go func() { _, err := claim.View(ctx); done <- err }()
 		cancel(enough)
 		require.ErrorIs(t, errors.Join(<-done, <-done), enough)

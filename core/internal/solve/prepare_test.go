@@ -19,6 +19,7 @@ type preparing struct {
 	began    chan struct{}
 	patience time.Duration
 	prepared atomic.Int32
+	certain  atomic.Bool
 	early    atomic.Bool
 }
 
@@ -52,7 +53,8 @@ type preparingClaim struct{ w *preparing }
 
 func (preparingClaim) Release() {}
 
-func (c preparingClaim) Prepare(context.Context) {
+func (c preparingClaim) Prepare(_ context.Context, certain bool) {
+	c.w.certain.Store(certain)
 	if c.w.prepared.Add(1) == 1 {
 		close(c.w.began)
 	}
@@ -81,10 +83,12 @@ func TestABaseIsPreparedWhileTheContextIsRead(t *testing.T) {
 	w := prepare(t, nil, time.Minute)
 	require.True(t, w.early.Load())
 	require.EqualValues(t, 1, w.prepared.Load())
+	require.True(t, w.certain.Load())
 }
 
-func TestABaseIsNotPreparedWhereTheCacheMaySpareIt(t *testing.T) {
+func TestABaseIsNotCertainToBeReadWhereTheCacheMaySpareIt(t *testing.T) {
 	c := &undecided{toyCache{t: newToys(), saved: map[string]context.Context{}}}
-	w := prepare(t, c, 100*time.Millisecond)
-	require.Zero(t, w.prepared.Load())
+	w := prepare(t, c, time.Minute)
+	require.EqualValues(t, 1, w.prepared.Load())
+	require.False(t, w.certain.Load())
 }

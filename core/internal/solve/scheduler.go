@@ -173,8 +173,7 @@ func newRun(ctx context.Context, g *graph.Graph, opts Options) (*run, error) {
 			if from == nil {
 				return nil, fmt.Errorf("graph is not in topological order at %s", v.Name)
 			}
-			base, ok := graph.Base(v)
-			from.owners[in.Output] = append(from.owners[in.Output], Owner{v.Index, ok && base == in, true})
+			from.owners[in.Output] = append(from.owners[in.Output], Owner{Index: v.Index, Reads: true})
 		}
 	}
 	for i, r := range g.Roots {
@@ -278,8 +277,8 @@ func (s *run) node(ctx context.Context, n *node) {
 }
 
 // prepareBase has the tree that a vertex continues from made ready while its other
-// inputs are in the making, unless the cache may still spare it. wait returns when
-// nobody is at it any more.
+// inputs are in the making; as far as costs little where the cache may still spare it.
+// wait returns when nobody is at it any more.
 func (s *run) prepareBase(ctx context.Context, n *node) (wait func()) {
 	base, ok := graph.Base(n.v)
 	if !ok || len(n.inputs) < 2 || !slices.Contains(n.inputs, base) {
@@ -293,13 +292,13 @@ func (s *run) prepareBase(ctx context.Context, n *node) (wait func()) {
 		case <-ctx.Done():
 			return
 		}
-		if !from.ok || ctx.Err() != nil || !s.opts.Cache.Decided(n.v) {
+		if !from.ok || ctx.Err() != nil {
 			return
 		}
 		if c, ok := from.look(base.Output, n.v.Index).(Preparer); ok {
 			// The step has not begun: it is the build's work.
 			defer progress.Timed(s.opts.Progress, progress.Step{}, "prepare tree ahead")()
-			c.Prepare(ctx)
+			c.Prepare(ctx, s.opts.Cache.Decided(n.v))
 		}
 	})
 	return wg.Wait

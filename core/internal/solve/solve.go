@@ -23,9 +23,6 @@ type Result interface {
 type Owner struct {
 	// Index is its vertex's.
 	Index int
-	// Extends says that what the consumer yields is this result with changes
-	// (graph.Base).
-	Extends bool
 	// Reads says that what the result's files contain may matter, to the consumer
 	// or to those that continue from what it yields (graph.Reads).
 	Reads bool
@@ -39,9 +36,10 @@ type Claim interface{ Release() }
 // while the consumer still waits for its other inputs.
 type Preparer interface {
 	Claim
-	// Prepare makes it ready, before the consumer runs. What goes wrong is the
-	// consumer's to find again.
-	Prepare(ctx context.Context)
+	// Prepare makes it ready, before the consumer runs. Where it is not certain that
+	// it will, nothing is to be fetched for it. What goes wrong is the consumer's to
+	// find again.
+	Prepare(ctx context.Context, certain bool)
 }
 
 // Op carries out one vertex.
