@@ -27,7 +27,8 @@ type InplaceOptions struct {
 	// Keep are further absolute paths that are ours and stay.
 	Keep []string
 	// Force leaves out the question whether the container is one that is
-	// thrown away.
+	// thrown away. Where it is not asked, "/" is put back also after a crash of
+	// the machine.
 	Force bool
 	// Notice gets sentences for the user; may be nil.
 	Notice func(string)
@@ -140,7 +141,7 @@ func (s *inplace) Run(ctx context.Context, step Step) (_ Outcome, err error) {
 	res, err := runSupervised(ctx, cmd, step, supervisedSpec{
 		Child: spec, Root: step.Root, Scratch: step.Scratch, Mounts: sortMounts(step.Mounts),
 		Hosts: hostsFile(step), Resolv: s.resolv, Loopback: step.Network == NetworkNone,
-		Inplace: &inplaceSpec{Store: s.opts.Store, Keep: s.keep, ExtraHosts: hostLines(step.ExtraHosts)},
+		Inplace: &inplaceSpec{Store: s.opts.Store, Keep: s.keep, Durable: s.opts.Force, ExtraHosts: hostLines(step.ExtraHosts)},
 	})
 	if res.Collision != nil {
 		return Outcome{}, collisionFault(res.Collision)

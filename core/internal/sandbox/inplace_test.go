@@ -58,6 +58,19 @@ func TestJournalIgnoresALineThatWasNotCompleted(t *testing.T) {
 	require.Nil(t, j)
 }
 
+func TestAJournalThatIsContinuedIsAsDurableAsItWasBegun(t *testing.T) {
+	for _, durable := range []bool{false, true} {
+		name := t.TempDir() + "/journal"
+		j, err := createJournal(name)
+		require.NoError(t, err)
+		require.NoError(t, j.write(journalRecord{Begin: &journalBegin{Root: "/r", Durable: durable}}))
+		require.Equal(t, durable, j.durable)
+		j, _, err = openJournal(name)
+		require.NoError(t, err)
+		require.Equal(t, durable, j.durable)
+	}
+}
+
 func TestRepairEndsTheRecordedProcesses(t *testing.T) {
 	cmd := exec.Command("sleep", "60")
 	require.NoError(t, cmd.Start())

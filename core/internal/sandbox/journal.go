@@ -53,6 +53,8 @@ type journalBegin struct {
 	Processes []processRef
 	// Life is where the mounts' ids mean something.
 	Life rootLife
+	// Durable says that the journal must outlive the machine, and not only us.
+	Durable bool `json:",omitempty"`
 }
 
 // rootLife names one life of a container's "/": when the container is started
@@ -120,6 +122,8 @@ func refProcess(pid int) (ref processRef, ok bool) {
 type journal struct {
 	file *os.File
 	path string
+	// durable is journalBegin's.
+	durable bool
 }
 
 // createJournal begins a new one; there must be none.
@@ -162,12 +166,18 @@ func openJournal(path string) (*journal, []journalRecord, error) {
 		f.Close()
 		return nil, nil, fmt.Errorf("open journal: %w", err)
 	}
-	return &journal{file: f, path: path}, list, nil
+	durable := len(list) > 0 && list[0].Begin != nil && list[0].Begin.Durable
+	return &journal{file: f, path: path, durable: durable}, list, nil
 }
 
-// write appends a record. Those from which follows whose the entries at the root
-// are are synced, and all before them with them.
+// write appends a record. Where the journal is to be durable, those from which follows
+// whose the entries at the root are are synced, and all before them with them. Else a
+// crash of the machine leaves "/" as it was at that moment; whoever syncs waits for all
+// that others write to the same disk, which was seen to take a second for each step.
 func (j *journal) write(r journalRecord) error {
+	if r.Begin != nil {
+		j.durable = r.Begin.Durable
+	}
 	line, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -175,7 +185,7 @@ func (j *journal) write(r journalRecord) error {
 	if _, err := j.file.Write(append(line, '\n')); err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	if r.Begin != nil || r.Phase == inPhase || r.Phase == backPhase {
+	if j.durable && (r.Begin != nil || r.Phase == inPhase || r.Phase == backPhase) {
 		if err := j.file.Sync(); err != nil {
 			return fmt.Errorf("write journal: %w", err)
 		}

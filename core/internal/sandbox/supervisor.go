@@ -19,6 +19,8 @@ type inplaceSpec struct {
 	Store string
 	// Keep are the paths, relative to "/", that stay.
 	Keep []string
+	// Durable is for a container that is not thrown away.
+	Durable bool
 	// ExtraHosts are lines for a mounted /etc/hosts.
 	ExtraHosts []byte
 }
@@ -157,7 +159,7 @@ func (s *supervision) killWhenEnded(stop <-chan struct{}) {
 func (s *supervision) beginExchange() (*exchange, error) {
 	dir := inplaceDir(s.spec.Inplace.Store)
 	begin := journalBegin{Root: "/", Tree: s.spec.Root, Aside: filepath.Join(dir, "aside"),
-		Scratch: s.spec.Scratch, Keep: s.spec.Inplace.Keep, Life: currentLife()}
+		Scratch: s.spec.Scratch, Keep: s.spec.Inplace.Keep, Life: currentLife(), Durable: s.spec.Inplace.Durable}
 	for _, pid := range []int{os.Getpid(), s.child.pid} {
 		if ref, ok := refProcess(pid); ok {
 			begin.Processes = append(begin.Processes, ref)
