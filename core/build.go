@@ -197,7 +197,8 @@ func (b *build) open(ctx context.Context) (err error) {
 	if err := b.openObject(ctx); err != nil {
 		return err
 	}
-	b.notice(b.machine.describe())
+	described := b.machine.describe(b.notice)
+	b.atEnd(func() error { described(); return nil })
 	if b.req.CgroupParent != "" {
 		b.notice("--cgroup-parent " + b.req.CgroupParent + " is ignored: steps stay in the control group that the job runs in")
 	}

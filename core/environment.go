@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/layerwright/layerwright/core/internal/fault"
@@ -215,10 +216,25 @@ type machine struct {
 	store    string
 	sandbox  sandbox.Sandbox
 	fallback sandbox.Sandbox
-	// overlay says which driver; userXattr is its option.
-	overlay, userXattr bool
+	// driver says which snapshots work, and tries it when it is asked first; nil
+	// means flat.
+	driver func() (driver, error)
 	// outside runs a function while "/" is the job's own.
 	outside func(func() error) error
+}
+
+// driver is what trees are kept by; the zero value is flat.
+type driver struct {
+	overlay bool
+	// userXattr is an option of overlay.
+	userXattr bool
+}
+
+func (d driver) String() string {
+	if d.overlay {
+		return "overlay"
+	}
+	return "flat"
 }
 
 // newMachine chooses isolation and snapshots for a request.
@@ -298,29 +314,52 @@ func (m *machine) chooseSnapshots(want string) error {
 		}
 		return nil
 	}
-	userXattr, err := snapshot.ProbeOverlay(m.store)
-	if err != nil && want == "overlay" {
-		return fault.New(fault.Environment, "overlay snapshots do not work in %s: %w", m.store, err).
-			With("Put the store on a volume or tmpfs with --store, or use --snapshots flat.")
-	}
-	m.overlay, m.userXattr = err == nil, userXattr
+	m.driver = sync.OnceValues(func() (driver, error) {
+		userXattr, err := snapshot.ProbeOverlay(m.store)
+		if err != nil && want == "overlay" {
+			return driver{}, fault.New(fault.Environment, "overlay snapshots do not work in %s: %w", m.store, err).
+				With("Put the store on a volume or tmpfs with --store, or use --snapshots flat.")
+		}
+		return driver{overlay: err == nil, userXattr: userXattr}, nil
+	})
 	return nil
+}
+
+// snapshots says which driver there is.
+func (m *machine) snapshots() (driver, error) {
+	if m.driver == nil {
+		return driver{}, nil
+	}
+	return m.driver()
 }
 
 // newStore makes the store of trees in dir.
 func (m *machine) newStore(dir string) (snapshot.Store, error) {
-	opts := snapshot.Options{UserXattr: m.userXattr}
-	if m.overlay {
+	d, err := m.snapshots()
+	if err != nil {
+		return nil, err
+	}
+	opts := snapshot.Options{UserXattr: d.userXattr}
+	if d.overlay {
 		return snapshot.NewOverlay(dir, opts)
 	}
 	return snapshot.NewFlat(dir, opts)
 }
 
-// describe is one line on what was chosen.
-func (m *machine) describe() string {
-	driver := "flat"
-	if m.overlay {
-		driver = "overlay"
+// describe tells in one line what was chosen, as soon as it is known. Overlay is tried
+// beside what comes next: to unmount it takes the kernel a while, which a build whose
+// steps are all known would only wait for. wait returns when it has been told.
+func (m *machine) describe(notice func(string)) (wait func()) {
+	tell := func() {
+		if d, err := m.snapshots(); err == nil { // else the build says so when it needs them
+			notice(fmt.Sprintf("isolation %s, snapshots %s, store %s", isolationName(m.sandbox.Isolation()), d, m.store))
+		}
 	}
-	return fmt.Sprintf("isolation %s, snapshots %s, store %s", isolationName(m.sandbox.Isolation()), driver, m.store)
+	if m.driver == nil {
+		tell()
+		return func() {}
+	}
+	var wg sync.WaitGroup
+	wg.Go(tell)
+	return wg.Wait
 }
