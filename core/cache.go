@@ -350,7 +350,10 @@ func (b *build) attempt(ctx context.Context, res *frontend.Result) (*Result, err
 		return nil, err
 	}
 	if !b.wantsRoots() {
-		release(claims) // trees are removed while the outputs are written
+		// Trees are removed while the outputs are written; what goes wrong with that
+		// comes out when the build ends.
+		release(claims)
+		go func() { _ = b.trees.Close() }()
 	}
 	steps := b.explain(ctx, res)
 	// Side by side: neither needs the other.

@@ -39,6 +39,7 @@ func NewFlat(dir string, opts Options) (Store, error) {
 	}
 	f := &flat{dir: dir, opts: opts}
 	f.ctx, f.end = context.WithCancel(context.Background())
+	f.closed = sync.OnceValue(f.clear)
 	return f, nil
 }
 
@@ -55,6 +56,8 @@ type flat struct {
 	ahead sync.WaitGroup
 	ctx   context.Context //nolint:containedctx // lives as long as the store
 	end   context.CancelFunc
+	// closed is Close.
+	closed func() error
 }
 
 func (f *flat) Scratch() State { return &flatState{store: f} }
@@ -65,19 +68,13 @@ func (f *flat) Extend(p State, more []v1.Layer) State {
 	return f.FromLayers(append(slices.Clone(p.Layers()), more...))
 }
 
-func (f *flat) Close() error {
+func (f *flat) Close() error { return f.closed() }
+
+func (f *flat) clear() error {
 	f.end()
 	f.ahead.Wait()
 	err := f.removals.Wait()
 	return errors.Join(err, removeTree(f.dir))
-}
-
-// removeTree removes a tree whatever its modes are.
-func removeTree(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove %s: %w", dir, err)
-	}
-	return nil
 }
 
 func (f *flat) newTree() (*tree, error) {

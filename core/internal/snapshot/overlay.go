@@ -27,7 +27,9 @@ func NewOverlay(dir string, opts Options) (Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make store: %w", err)
 	}
-	return &overlay{dir: dir, opts: opts, base: map[string]*layerDir{}, mounts: map[string]bool{}}, nil
+	o := &overlay{dir: dir, opts: opts, base: map[string]*layerDir{}, mounts: map[string]bool{}}
+	o.closed = sync.OnceValue(o.clear)
+	return o, nil
 }
 
 type overlay struct {
@@ -41,6 +43,8 @@ type overlay struct {
 	mounts map[string]bool
 	// captures are layers in the making; Close waits for them.
 	captures sync.WaitGroup
+	// closed is Close.
+	closed func() error
 }
 
 // layerDir is one layer as a directory. Layers of a base are unpacked side by
@@ -69,7 +73,9 @@ func (o *overlay) Extend(p State, more []v1.Layer) State {
 	return &overlayState{store: o, below: parent, layers: append(parent.Layers(), more...), more: more}
 }
 
-func (o *overlay) Close() error {
+func (o *overlay) Close() error { return o.closed() }
+
+func (o *overlay) clear() error {
 	o.captures.Wait()
 	o.mu.Lock()
 	left := slices.Collect(maps.Keys(o.mounts))

@@ -36,7 +36,7 @@ type Store interface {
 	// of parent (MergeOp; a cache hit on a known parent). Lazy as FromLayers.
 	Extend(parent State, layers []v1.Layer) State
 	// Close removes everything. States, views and mutables are invalid
-	// afterwards.
+	// afterwards. A second call waits for the first and returns what that one does.
 	Close() error
 }
 
