@@ -192,6 +192,41 @@ func TestACommandsTreeIsCopied(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// Nothing but a directory was made (WORKDIR): the next tree comes out of the layers.
+func TestATreeWithANewDirectoryIsUnpackedAgain(t *testing.T) {
+	for _, path := range []string{"d/new", "d/b"} {
+		s, base, opened := countedState(t)
+		m, err := base.Claims([]int{1})[0].Mutate(t.Context())
+		require.NoError(t, err)
+		if path == "d/new" {
+			require.NoError(t, os.Mkdir(m.Dir()+"/d/new", 0o700))
+		} else {
+			require.NoError(t, os.Remove(m.Dir()+"/d/b"))
+		}
+		capture, _ := capturing(t)
+		state, err := m.Commit(t.Context(), Changes{Known: []string{path}}, capture)
+		require.NoError(t, err)
+		claims := state.Claims([]int{2, 3})
+		dirs := map[string]bool{m.Dir(): true}
+		for _, c := range claims {
+			next, err := c.Mutate(t.Context())
+			require.NoError(t, err)
+			dirs[next.Dir()] = true
+			st, err := os.Stat(next.Dir() + "/d/new")
+			require.Equal(t, path == "d/new", err == nil)
+			require.True(t, err != nil || st.Mode().Perm() == 0o700)
+			require.NoError(t, next.Discard())
+		}
+		require.Len(t, dirs, 2)
+		if path == "d/new" {
+			require.EqualValues(t, 2, opened.Load(), "unpacked again")
+		} else {
+			require.EqualValues(t, 1, opened.Load(), "copied")
+		}
+		require.NoError(t, s.Close())
+	}
+}
+
 // countedState is a state of driver flat, and how often its layer has been read.
 func countedState(t *testing.T) (Store, State, *atomic.Int32) {
 	t.Helper()

@@ -104,8 +104,8 @@ type flatState struct {
 	store      *flat
 	layers     []v1.Layer
 	uncaptured bool
-	// unpacked says that the tree is what the layers give, and nothing has run in it:
-	// another one like it can be had from them.
+	// unpacked says that the tree is what the layers give, since nothing but directories
+	// has been made in it: another one like it can be had from them.
 	unpacked bool
 	claims   *claims
 
@@ -341,6 +341,8 @@ func (m *flatMutable) Commit(ctx context.Context, changes Changes, capture Captu
 	if err != nil {
 		return nil, err
 	}
+	// WORKDIR: what files there are came out of the layers.
+	next.unpacked = m.parent.unpacked && changes.Known != nil && len(changes.Ignore) == 0 && m.tree.index.allDirs(found)
 	found = changes.without(found)
 	l, err := capture(ctx, func(ctx context.Context, w io.Writer) error {
 		return layer.Write(ctx, w, m.tree.dir, found, layer.WriteOptions{Sum: m.tree.index.setSum})
@@ -389,6 +391,11 @@ func (ix *index) shareSums(changes []layer.Change) {
 			ix.setSum(c.Path, sums[e.ino])
 		}
 	}
+}
+
+// allDirs says whether all changes are directories that were made or changed.
+func (ix *index) allDirs(changes []layer.Change) bool {
+	return !slices.ContainsFunc(changes, func(c layer.Change) bool { return c.Delete || ix.find(c.Path) == nil })
 }
 
 func (ix *index) file(p string) (fileEntry, bool) {
