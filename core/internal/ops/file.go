@@ -84,9 +84,7 @@ type fileRun struct {
 func (o *fileOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, err error) {
 	r := &fileRun{fileOp: o, in: in, works: map[int64]*work{}, views: map[int64]snapshot.View{}}
 	defer func() {
-		for _, v := range r.views {
-			err = errors.Join(err, v.Close())
-		}
+		err = errors.Join(err, r.endViews())
 		done := map[*work]bool{}
 		for _, w := range r.works {
 			if !done[w] {
@@ -107,6 +105,9 @@ func (o *fileOp) Run(ctx context.Context, in []solve.Claim) (_ []solve.Result, e
 		if a.Output >= 0 {
 			outputs[a.Output] = w
 		}
+	}
+	if err := r.endViews(); err != nil {
+		return nil, err
 	}
 	results := make([]solve.Result, len(outputs))
 	for i, w := range outputs {
@@ -148,6 +149,7 @@ func (r *fileRun) action(ctx context.Context, i int64, a *pb.FileAction) (*work,
 		return nil, err
 	}
 	r.works[int64(len(r.in))+i] = w
+	r.settle(r.actions[i+1:])
 	end := r.env.timed(ctx, "copy files")
 	changed, err := fileop.Run(ctx, fileop.Op{Root: w.Dir(), Action: a, Source: source, Taken: taken,
 		Names: func(input int64) (string, error) { return r.read(ctx, input) }})
@@ -160,6 +162,30 @@ func (r *fileRun) action(ctx context.Context, i int64, a *pb.FileAction) (*work,
 	}
 	w.changed = append(w.changed, changed...)
 	return w, nil
+}
+
+// settle lets others wait for what is looked at, where no action that is left needs
+// another tree to change.
+func (r *fileRun) settle(left []*pb.FileAction) {
+	for _, a := range left {
+		if _, ok := r.works[a.Input]; !ok && a.Input >= 0 && a.Input < int64(len(r.in)) {
+			return
+		}
+	}
+	for i := range r.views {
+		claimOf(r.in[i]).Settle()
+	}
+}
+
+// endViews gives back what was only looked at: its layer need not be made first.
+func (r *fileRun) endViews() error {
+	var errs []error
+	for i, v := range r.views {
+		errs = append(errs, v.Close())
+		claimOf(r.in[i]).Release()
+	}
+	clear(r.views)
+	return errors.Join(errs...)
 }
 
 // keepShared looks at every input that is used more than once and changed: LLB

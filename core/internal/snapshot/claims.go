@@ -4,14 +4,15 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 )
 
 // claims keeps who still holds a state that is one directory, and decides who
 // may change it in place: the last one that is left. It is driver flat's.
 //
-// Who wants to change the tree while others hold it waits only for those of a
-// lower index that are at work, which end; whoever has not asked yet may depend
-// on what the waiting one is to make, or be long in coming: then the tree is
+// Who wants to change the tree while others hold it waits only for those that end
+// without it: of a lower index and at work, or settled. Whoever has not asked yet may
+// depend on what the waiting one is to make, or be long in coming: then the tree is
 // branched. So no cycle is possible, and nobody is held up by a stranger.
 type claims struct {
 	mu sync.Mutex
@@ -37,6 +38,8 @@ const (
 	pending claimState = iota
 	// viewing looks at the tree until it gives the claim back.
 	viewing
+	// settled is viewing by somebody who will ask for no tree to change meanwhile.
+	settled
 	// asking waits for a tree to change.
 	asking
 	// gone has given the claim back.
@@ -73,22 +76,51 @@ func (c *claims) copied() {
 	c.mu.Unlock()
 }
 
+// aMoment is how long whoever would have to copy a tree waits for others to ask for it
+// that may be about to.
+const aMoment = 10 * time.Millisecond
+
+// demand is how a claim wants a tree to change.
+type demand struct {
+	// keep says that the state's own must stay.
+	keep bool
+	// patience is how long to wait for those who look at the tree, and may yet settle
+	// or go: with all of them settled there is nothing to copy.
+	patience time.Duration
+}
+
+// wait is how long from now on to wait for others, since so long after begin.
+func (d demand) wait(r rest, since time.Duration) time.Duration {
+	switch {
+	case d.keep || r.early || d.patience == 0:
+		return 0
+	case r.pending:
+		return min(aMoment, d.patience) - since
+	default:
+		return d.patience - since
+	}
+}
+
 // acquire waits until claim i may have a tree to change: the state's own
-// (inPlace), or a branch, whose making ends with copied. keep demands a branch.
-func (c *claims) acquire(ctx context.Context, i int, keep bool) (inPlace bool, err error) {
+// (inPlace), or a branch, whose making ends with copied.
+func (c *claims) acquire(ctx context.Context, i int, want demand) (inPlace bool, err error) {
+	begin := time.Now()
 	c.mu.Lock()
 	for {
 		if c.states[i] == pending {
 			c.states[i] = asking
 			c.signal()
 		}
-		others, early, lower := c.others(i)
-		switch {
-		case others == 0 && !keep:
+		others := c.others(i)
+		var patient <-chan time.Time
+		switch wait := want.wait(others, time.Since(begin)); {
+		case others.left == 0 && !want.keep:
 			c.mu.Unlock()
 			return true, nil
-		case early || keep:
-			if !c.copying && !lower {
+		case (others.pending || others.viewing) && wait > 0:
+			patient = time.After(wait)
+		case others.pending || others.viewing || others.early || want.keep:
+			if !c.copying && !others.lower {
 				c.copying = true
 				c.mu.Unlock()
 				return false, nil
@@ -98,6 +130,7 @@ func (c *claims) acquire(ctx context.Context, i int, keep bool) (inPlace bool, e
 		c.mu.Unlock()
 		select {
 		case <-changed:
+		case <-patient:
 		case <-ctx.Done():
 			return false, context.Cause(ctx)
 		}
@@ -109,15 +142,14 @@ func (c *claims) acquire(ctx context.Context, i int, keep bool) (inPlace bool, e
 func (c *claims) only(i int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	left, _, _ := c.others(i)
-	return left == 0
+	return c.others(i).left == 0
 }
 
 // viewed says that somebody looks at the tree.
 func (c *claims) viewed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Contains(c.states, viewing)
+	return slices.Contains(c.states, viewing) || slices.Contains(c.states, settled)
 }
 
 // announce says that a claim is likely to ask.
@@ -139,17 +171,28 @@ func (c *claims) announced() bool {
 	return false
 }
 
-// others says how many other claims there are; whether one of them is not to be
-// waited for; and whether one of a lower index asks as well, and comes first.
-func (c *claims) others(i int) (left int, early, lower bool) {
+// rest is what the claims but one are at.
+type rest struct {
+	// left is how many there are.
+	left int
+	// early says that one of them is not to be waited for, pending that one has not
+	// asked yet; viewing that one looks who has not settled, and has a higher index.
+	early, pending, viewing bool
+	// lower says that one of a lower index asks as well, and comes first.
+	lower bool
+}
+
+func (c *claims) others(i int) (r rest) {
 	for j, s := range c.states {
 		if j == i || s == gone {
 			continue
 		}
-		left++
+		r.left++
 		below := c.owners[j] < c.owners[i]
-		early = early || s == pending || !below
-		lower = lower || s == asking && below
+		r.pending = r.pending || s == pending
+		r.viewing = r.viewing || s == viewing && !below
+		r.early = r.early || s == asking && !below
+		r.lower = r.lower || s == asking && below
 	}
-	return left, early, lower
+	return r
 }

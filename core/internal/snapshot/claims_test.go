@@ -25,7 +25,7 @@ type asked struct {
 // ask acquires in the background.
 func ask(ctx context.Context, c *claims, number int, out chan<- asked) {
 	go func() {
-		inPlace, err := c.acquire(ctx, number, false)
+		inPlace, err := c.acquire(ctx, number, demand{})
 		out <- asked{number, inPlace, err}
 	}()
 }
@@ -42,17 +42,17 @@ func (c *claims) waitFor(t *testing.T, number int, s claimState) {
 
 func TestNobodyWaitsForWhoHasNotAsked(t *testing.T) {
 	c := newClaims([]int{1, 2, 3}, func() {})
-	inPlace, err := c.acquire(t.Context(), 2, false)
+	inPlace, err := c.acquire(t.Context(), 2, demand{})
 	require.NoError(t, err)
 	require.False(t, inPlace, "two others may still want the tree")
 	c.copied()
 	c.set(2, gone)
-	inPlace, err = c.acquire(t.Context(), 0, false)
+	inPlace, err = c.acquire(t.Context(), 0, demand{})
 	require.NoError(t, err)
 	require.False(t, inPlace)
 	c.copied()
 	c.set(0, gone)
-	inPlace, err = c.acquire(t.Context(), 1, false)
+	inPlace, err = c.acquire(t.Context(), 1, demand{})
 	require.NoError(t, err)
 	require.True(t, inPlace, "nobody else is left")
 }
@@ -60,7 +60,7 @@ func TestNobodyWaitsForWhoHasNotAsked(t *testing.T) {
 func TestBranchesAreMadeOneAfterAnotherTheLowestFirst(t *testing.T) {
 	c := newClaims([]int{1, 2, 3, 4}, func() {})
 	out := make(chan asked)
-	inPlace, err := c.acquire(t.Context(), 1, false)
+	inPlace, err := c.acquire(t.Context(), 1, demand{})
 	require.NoError(t, err)
 	require.False(t, inPlace)
 	for _, i := range []int{2, 0} { // while 1 is copying
@@ -92,6 +92,41 @@ func TestTheLastOneWaitsForThoseAtWorkAndChangesInPlace(t *testing.T) {
 	require.False(t, empty)
 	c.set(1, gone)
 	require.True(t, empty)
+}
+
+// Who looks and needs nothing more is waited for, whatever its index is: to copy the
+// tree takes longer. So is, for a moment, who may come to that.
+func TestWhoHasSettledIsWaitedFor(t *testing.T) {
+	c := newClaims([]int{1, 2}, func() {})
+	out := make(chan asked)
+	go func() {
+		inPlace, err := c.acquire(t.Context(), 0, demand{patience: time.Minute})
+		out <- asked{0, inPlace, err}
+	}()
+	c.waitFor(t, 0, asking) // and 2 has not asked yet
+	c.set(1, viewing)
+	time.Sleep(2 * aMoment)
+	c.set(1, settled)
+	select {
+	case a := <-out:
+		t.Fatalf("did not wait for the one who looks: %+v", a)
+	case <-time.After(5 * aMoment):
+	}
+	c.set(1, gone)
+	require.Equal(t, asked{number: 0, inPlace: true}, <-out)
+
+	// Neither one who does not settle is waited for, nor one who does not ask.
+	for _, s := range []claimState{viewing, pending} {
+		c = newClaims([]int{1, 2}, func() {})
+		c.set(1, s)
+		patience := 2 * aMoment
+		if s == pending {
+			patience = time.Hour
+		}
+		inPlace, err := c.acquire(t.Context(), 0, demand{patience: patience})
+		require.NoError(t, err)
+		require.False(t, inPlace)
+	}
 }
 
 // Each looks at what the other one wants to change.
@@ -169,6 +204,18 @@ func TestAGivenTreeIsMadeAgainForWhoWillAsk(t *testing.T) {
 	require.EqualValues(t, 2, opened.Load(), "it was read once more")
 	require.NoError(t, first.Discard())
 	require.NoError(t, second.Discard())
+	require.NoError(t, s.Close())
+}
+
+// The same where it announces itself when the tree has been given away.
+func TestAGivenTreeIsMadeAgainForALateOne(t *testing.T) {
+	s, state, opened := countedState(t)
+	claims := state.Claims([]int{1, 2})
+	first, err := claims[0].Mutate(t.Context())
+	require.NoError(t, err)
+	claims[1].Prepare(t.Context(), false)
+	require.EqualValues(t, 2, opened.Load())
+	require.NoError(t, first.Discard())
 	require.NoError(t, s.Close())
 }
 

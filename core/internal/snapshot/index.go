@@ -74,6 +74,15 @@ func (n *dirNode) same(st *unix.Stat_t) bool {
 	return n.mode == st.Mode && n.uid == st.Uid && n.gid == st.Gid
 }
 
+// count is how many files and directories are below.
+func (n *dirNode) count() int {
+	all := len(n.dirs) + n.files.len()
+	for _, d := range n.dirs {
+		all += d.count()
+	}
+	return all
+}
+
 func (n *dirNode) addDir(name string, child *dirNode) {
 	if n.dirs == nil {
 		n.dirs = map[string]*dirNode{}

@@ -346,6 +346,9 @@ type overlayClaim struct{ state *overlayState }
 func (c *overlayClaim) State() State { return c.state }
 func (*overlayClaim) Release()       {}
 
+// Settle implements Claim: nobody waits for a view.
+func (*overlayClaim) Settle() {}
+
 // Prepare implements Claim.
 func (c *overlayClaim) Prepare(ctx context.Context, certain bool) {
 	if certain {

@@ -78,6 +78,9 @@ type Claim interface {
 	// View materialises the tree and keeps it unchanged until View.Close or
 	// Release. The tree must not be written to.
 	View(ctx context.Context) (View, error)
+	// Settle says, after View, that the owner asks for no tree to change until it
+	// releases this claim: others may then wait for that.
+	Settle()
 	// Mutate gives a tree that the caller may change, in place or as a
 	// branch. The claim is used up; Release afterwards does nothing. After a
 	// View of the same claim it is always a branch, as often as it is asked
