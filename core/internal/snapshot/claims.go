@@ -62,6 +62,16 @@ func (c *claims) set(i int, s claimState) {
 	}
 }
 
+// settle moves a claim that looks on; one that is gone stays so.
+func (c *claims) settle(i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.states[i] == viewing {
+		c.states[i] = settled
+		c.signal()
+	}
+}
+
 // signal wakes who waits; mu is held.
 func (c *claims) signal() {
 	close(c.changed)

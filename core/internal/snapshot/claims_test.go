@@ -106,13 +106,14 @@ func TestWhoHasSettledIsWaitedFor(t *testing.T) {
 	c.waitFor(t, 0, asking) // and 2 has not asked yet
 	c.set(1, viewing)
 	time.Sleep(2 * aMoment)
-	c.set(1, settled)
+	c.settle(1)
 	select {
 	case a := <-out:
 		t.Fatalf("did not wait for the one who looks: %+v", a)
 	case <-time.After(5 * aMoment):
 	}
 	c.set(1, gone)
+	c.settle(1) // too late to matter
 	require.Equal(t, asked{number: 0, inPlace: true}, <-out)
 
 	// Neither one who does not settle is waited for, nor one who does not ask.

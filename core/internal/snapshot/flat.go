@@ -232,7 +232,7 @@ func (c *flatClaim) View(ctx context.Context) (View, error) {
 }
 
 // Settle implements Claim.
-func (c *flatClaim) Settle() { c.state.claims.set(c.number, settled) }
+func (c *flatClaim) Settle() { c.state.claims.settle(c.number) }
 
 // Take implements Claim.
 func (c *flatClaim) Take(ctx context.Context) (View, bool, error) {
