@@ -261,6 +261,9 @@ func (b *bench) one(ctx context.Context, builder builder, j job) (result, error)
 	}
 	if b.options.scale >= 0.5 {
 		settle()
+		if err := b.storage.uncache(); err != nil {
+			return result{}, err
+		}
 	}
 	if _, err := b.log.next(); err != nil {
 		return result{}, err

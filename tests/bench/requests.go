@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // requests are what one build asked of the registry.
@@ -108,6 +111,30 @@ func (s *storage) list() ([]string, error) {
 	}
 	repos, err := filepath.Glob(filepath.Join(s.dir, "repositories", "*"))
 	return append(blobs, repos...), err
+}
+
+// uncache has the kernel forget the blobs that builds have sent. With those of all
+// rounds in memory a build gets pages that nobody has used before, which cost a virtual
+// machine ten times as much as others: seen as 1.5 s more for whoever came late in a round.
+func (s *storage) uncache() error {
+	blobs, err := filepath.Glob(filepath.Join(s.dir, "blobs", "sha256", "*", "*"))
+	if err != nil {
+		return err
+	}
+	for _, b := range blobs {
+		if s.keep[b] {
+			continue
+		}
+		f, err := os.Open(filepath.Join(b, "data"))
+		if err != nil {
+			return err
+		}
+		err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *storage) clean() error {
