@@ -353,7 +353,8 @@ func (b *build) attempt(ctx context.Context, res *frontend.Result) (*Result, err
 		// Trees are removed while the outputs are written; what goes wrong with that
 		// comes out when the build ends.
 		release(claims)
-		go func() { _ = b.trees.Close() }()
+		trees := b.trees
+		go func() { _ = trees.Close() }()
 	}
 	steps := b.explain(ctx, res)
 	// Side by side: neither needs the other.

@@ -52,13 +52,16 @@ func mountFile(ctx context.Context, file, dir string) error {
 	if err != nil {
 		return err
 	}
-	_, err = output(ctx, "mount", device, dir)
+	_, mountErr := output(ctx, "mount", device, dir)
 	// The kernel lets go of the device when it is mounted nowhere any more.
-	_, detachErr := output(ctx, "losetup", "--detach", device)
-	if err = errors.Join(err, detachErr); err != nil {
-		return err
+	_, err = output(context.WithoutCancel(ctx), "losetup", "--detach", device)
+	if mountErr != nil {
+		return errors.Join(mountErr, err)
 	}
-	return errors.Join(os.Chmod(dir, 0o755), os.Remove(filepath.Join(dir, "lost+found")))
+	if err = errors.Join(err, os.Chmod(dir, 0o755), os.Remove(filepath.Join(dir, "lost+found"))); err != nil {
+		err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH))
+	}
+	return err
 }
 
 func output(ctx context.Context, name string, args ...string) (string, error) {

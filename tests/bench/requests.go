@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -126,6 +127,9 @@ func (s *storage) uncache() error {
 			continue
 		}
 		f, err := os.Open(filepath.Join(b, "data"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // not yet, or no longer
+		}
 		if err != nil {
 			return err
 		}

@@ -82,7 +82,7 @@ func (s *inplace) lift() (err error) {
 		}
 	}
 	s.resolv = readResolv("/etc/resolv.conf")
-	x, err := beginWithoutTree(s.opts.Store, s.keep)
+	x, err := beginWithoutTree(s.opts.Store, s.keep, s.opts.Force)
 	if err != nil {
 		return err
 	}

@@ -18,16 +18,16 @@ import (
 // renaming every entry of "/" aside and back. It is an error, too, where nothing
 // says that the container is one that is thrown away.
 func ProbeInplace(ctx context.Context, store string) error {
-	return probeInplace(ctx, store, checkDisposable)
+	return probeInplace(ctx, store, false)
 }
 
 // ProbeInplaceForced is ProbeInplace without the question what the container is
 // for.
 func ProbeInplaceForced(ctx context.Context, store string) error {
-	return probeInplace(ctx, store, func() error { return nil })
+	return probeInplace(ctx, store, true)
 }
 
-func probeInplace(ctx context.Context, store string, check func() error) (err error) {
+func probeInplace(ctx context.Context, store string, forced bool) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -49,13 +49,15 @@ func probeInplace(ctx context.Context, store string, check func() error) (err er
 	if err := repairLocked(store, "/"); err != nil {
 		return err
 	}
-	if err := check(); err != nil {
-		return err
+	if !forced {
+		if err := checkDisposable(); err != nil {
+			return err
+		}
 	}
 	if err := tryRename(store); err != nil {
 		return err
 	}
-	x, err := beginWithoutTree(store, keep)
+	x, err := beginWithoutTree(store, keep, forced)
 	if err != nil {
 		return err
 	}
@@ -133,14 +135,14 @@ func tryEntries(x *exchange) error {
 	return nil
 }
 
-func beginWithoutTree(store string, keep []string) (*exchange, error) {
+func beginWithoutTree(store string, keep []string, durable bool) (*exchange, error) {
 	j, err := createJournal(journalPath(store))
 	if err != nil {
 		return nil, err
 	}
 	// The tree is a path that is not there: nothing is in the way.
 	dir := inplaceDir(store)
-	x, err := newExchange(journalBegin{Root: "/", Tree: filepath.Join(dir, "none"), Aside: filepath.Join(dir, "aside"), Keep: keep, Life: currentLife()}, j, realOps("/"))
+	x, err := newExchange(journalBegin{Root: "/", Tree: filepath.Join(dir, "none"), Aside: filepath.Join(dir, "aside"), Keep: keep, Life: currentLife(), Durable: durable}, j, realOps("/"))
 	if err != nil {
 		return nil, errors.Join(err, j.remove())
 	}

@@ -13,7 +13,8 @@ import (
 // Who wants to change the tree while others hold it waits only for those that end
 // without it: of a lower index and at work, or settled. Whoever has not asked yet may
 // depend on what the waiting one is to make, or be long in coming: then the tree is
-// branched. So no cycle is possible, and nobody is held up by a stranger.
+// branched, at once or, where that is a copy, after a time that is short beside it. So
+// no cycle is possible, and nobody is held up by a stranger.
 type claims struct {
 	mu sync.Mutex
 	// owners are the consumers' indexes, ascending, states what they do.
@@ -38,6 +39,8 @@ const (
 	pending claimState = iota
 	// viewing looks at the tree until it gives the claim back.
 	viewing
+	// keeping is viewing by somebody who asks for a branch.
+	keeping
 	// settled is viewing by somebody who will ask for no tree to change meanwhile.
 	settled
 	// asking waits for a tree to change.
@@ -66,7 +69,7 @@ func (c *claims) set(i int, s claimState) {
 func (c *claims) settle(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.states[i] == viewing {
+	if c.states[i] == viewing || c.states[i] == keeping {
 		c.states[i] = settled
 		c.signal()
 	}
@@ -117,8 +120,12 @@ func (c *claims) acquire(ctx context.Context, i int, want demand) (inPlace bool,
 	begin := time.Now()
 	c.mu.Lock()
 	for {
-		if c.states[i] == pending {
+		switch c.states[i] {
+		case pending:
 			c.states[i] = asking
+			c.signal()
+		case viewing:
+			c.states[i] = keeping
 			c.signal()
 		}
 		others := c.others(i)
@@ -159,7 +166,7 @@ func (c *claims) only(i int) bool {
 func (c *claims) viewed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Contains(c.states, viewing) || slices.Contains(c.states, settled)
+	return slices.ContainsFunc(c.states, func(s claimState) bool { return s == viewing || s == keeping || s == settled })
 }
 
 // announce says that a claim is likely to ask.
@@ -179,6 +186,13 @@ func (c *claims) announced() bool {
 		}
 	}
 	return false
+}
+
+// announces says that a claim is one of those.
+func (c *claims) announces(i int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.states[i] == pending && c.ahead[i]
 }
 
 // rest is what the claims but one are at.
@@ -201,7 +215,7 @@ func (c *claims) others(i int) (r rest) {
 		below := c.owners[j] < c.owners[i]
 		r.pending = r.pending || s == pending
 		r.viewing = r.viewing || s == viewing && !below
-		r.early = r.early || s == asking && !below
+		r.early = r.early || (s == asking || s == keeping) && !below
 		r.lower = r.lower || s == asking && below
 	}
 	return r

@@ -98,13 +98,13 @@ func TestTheLastOneWaitsForThoseAtWorkAndChangesInPlace(t *testing.T) {
 // tree takes longer. So is, for a moment, who may come to that.
 func TestWhoHasSettledIsWaitedFor(t *testing.T) {
 	c := newClaims([]int{1, 2}, func() {})
+	c.set(1, viewing)
 	out := make(chan asked)
 	go func() {
 		inPlace, err := c.acquire(t.Context(), 0, demand{patience: time.Minute})
 		out <- asked{0, inPlace, err}
 	}()
-	c.waitFor(t, 0, asking) // and 2 has not asked yet
-	c.set(1, viewing)
+	c.waitFor(t, 0, asking)
 	time.Sleep(2 * aMoment)
 	c.settle(1)
 	select {
@@ -128,6 +128,26 @@ func TestWhoHasSettledIsWaitedFor(t *testing.T) {
 		require.NoError(t, err)
 		require.False(t, inPlace)
 	}
+}
+
+// Who looks and asks for a branch waits for those of a lower index: they do not wait
+// for him.
+func TestWhoKeepsWhatHeLooksAtIsNotWaitedFor(t *testing.T) {
+	c := newClaims([]int{1, 2}, func() {})
+	c.set(1, viewing)
+	out := make(chan asked, 2)
+	for i, d := range []demand{{patience: time.Minute}, {keep: true}} {
+		go func() {
+			inPlace, err := c.acquire(t.Context(), i, d)
+			c.copied()
+			if i == 0 {
+				c.set(0, gone)
+			}
+			out <- asked{i, inPlace, err}
+		}()
+	}
+	got := map[asked]bool{<-out: true, <-out: true}
+	require.Equal(t, map[asked]bool{{number: 0}: true, {number: 1}: true}, got)
 }
 
 // Each looks at what the other one wants to change.
@@ -205,6 +225,53 @@ func TestAGivenTreeIsMadeAgainForWhoWillAsk(t *testing.T) {
 	require.EqualValues(t, 2, opened.Load(), "it was read once more")
 	require.NoError(t, first.Discard())
 	require.NoError(t, second.Discard())
+	require.NoError(t, s.Close())
+}
+
+// Whoever waits for a tree that another one makes leaves with his context; what is made
+// ahead ends with the store.
+func TestNobodyWaitsForATreeAfterHisEnd(t *testing.T) {
+	needs.Root(t)
+	s, err := NewFlat(filepath.Join(t.TempDir(), "s"), Options{})
+	require.NoError(t, err)
+	opened, hold := new(atomic.Int32), make(chan struct{})
+	state := s.FromLayers([]v1.Layer{&held{counted{tarLayer(t, "d/", "d/a=1"), opened}, hold}})
+	claims := state.Claims([]int{1, 2, 3})
+	claims[1].Prepare(t.Context(), false)
+	go func() { hold <- struct{}{} }()
+	first, err := claims[0].Mutate(t.Context())
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return opened.Load() == 2 }, 10*time.Second, time.Millisecond, "it is made again")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = claims[2].View(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	close(hold)
+	require.NoError(t, first.Discard())
+	require.NoError(t, s.Close())
+}
+
+// held is a layer whose reading waits.
+type held struct {
+	counted
+	hold chan struct{}
+}
+
+func (h *held) Uncompressed() (io.ReadCloser, error) {
+	rc, err := h.counted.Uncompressed()
+	<-h.hold
+	return rc, err
+}
+
+// A tree that has been given away is not made for who has asked, or gone.
+func TestAPreparationThatComesTooLateMakesNothing(t *testing.T) {
+	s, state, opened := countedState(t)
+	claims := state.Claims([]int{1})
+	m, err := claims[0].Mutate(t.Context())
+	require.NoError(t, err)
+	claims[0].Prepare(t.Context(), true)
+	require.EqualValues(t, 1, opened.Load())
+	require.NoError(t, m.Discard())
 	require.NoError(t, s.Close())
 }
 

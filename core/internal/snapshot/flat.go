@@ -61,10 +61,15 @@ type flat struct {
 	closed func() error
 }
 
-func (f *flat) Scratch() State { return &flatState{store: f} }
+func (f *flat) Scratch() State { return f.state() }
 func (f *flat) FromLayers(layers []v1.Layer) State {
-	return &flatState{store: f, layers: slices.Clone(layers), unpacked: len(layers) > 0}
+	s := f.state()
+	s.layers, s.unpacked = slices.Clone(layers), len(layers) > 0
+	return s
 }
+
+func (f *flat) state() *flatState { return &flatState{store: f, maker: make(chan struct{}, 1)} }
+
 func (f *flat) Extend(p State, more []v1.Layer) State {
 	return f.FromLayers(append(slices.Clone(p.Layers()), more...))
 }
@@ -113,6 +118,9 @@ type flatState struct {
 	// use is what the owners will do, where that is known.
 	use Use
 
+	// maker is full while somebody makes the tree, which takes its time.
+	maker chan struct{}
+
 	mu sync.Mutex
 	// tree is the state as files; nil before it is needed and after somebody was
 	// given it to change. given says that this has been.
@@ -145,10 +153,12 @@ func (s *flatState) Claims(owners []int) []Claim {
 // somebody is at that.
 func (s *flatState) drop() {
 	s.store.removals.Go(func() error {
+		s.maker <- struct{}{}
 		s.mu.Lock()
 		t := s.tree
 		s.tree = nil
 		s.mu.Unlock()
+		<-s.maker
 		if t == nil {
 			return nil
 		}
@@ -158,11 +168,36 @@ func (s *flatState) drop() {
 
 // materialise makes the state's files, unless they are there.
 func (s *flatState) materialise(ctx context.Context) (*tree, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.tree != nil {
-		return s.tree, nil
+	return s.materialiseFor(ctx, func() bool { return true })
+}
+
+// materialiseFor does so where it is still wanted when nobody else is at it; else the
+// tree may be nil.
+func (s *flatState) materialiseFor(ctx context.Context, wanted func() bool) (*tree, error) {
+	select {
+	case s.maker <- struct{}{}:
+		defer func() { <-s.maker }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
+	s.mu.Lock()
+	t := s.tree
+	s.mu.Unlock()
+	if t != nil || !wanted() {
+		return t, nil
+	}
+	t, err := s.unpack(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.tree = t
+	s.mu.Unlock()
+	return t, nil
+}
+
+// unpack makes a tree out of the layers.
+func (s *flatState) unpack(ctx context.Context) (*tree, error) {
 	t, err := s.store.newTree()
 	if err != nil {
 		return nil, err
@@ -176,7 +211,6 @@ func (s *flatState) materialise(ctx context.Context) (*tree, error) {
 			return nil, err
 		}
 	}
-	s.tree = t
 	return t, nil
 }
 
@@ -213,12 +247,11 @@ func (c *flatClaim) Release()     { c.released.Do(func() { c.state.claims.set(c.
 func (c *flatClaim) Prepare(ctx context.Context, certain bool) {
 	s := c.state
 	s.claims.announce(c.number)
-	s.mu.Lock()
-	given := s.given
-	s.mu.Unlock()
-	if certain || given {
-		_, _ = s.materialise(ctx)
-	}
+	_, _ = s.materialiseFor(ctx, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.claims.announces(c.number) && (certain || s.given)
+	})
 }
 
 func (c *flatClaim) View(ctx context.Context) (View, error) {
@@ -308,11 +341,23 @@ func (c *flatClaim) take(ctx context.Context) (*tree, error) {
 		return s.store.copy(ctx, t)
 	}
 	s.tree, s.given = nil, true
-	if !inPlace && s.claims.announced() {
-		s.store.ahead.Go(func() { _, _ = s.materialise(s.store.ctx) })
-	}
 	s.mu.Unlock()
+	if !inPlace && s.claims.announced() {
+		s.again(ctx)
+	}
 	return t, nil
+}
+
+// again has the tree made again beside what goes on, for those who have announced
+// themselves and not asked yet.
+func (s *flatState) again(ctx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	unhook := context.AfterFunc(s.store.ctx, stop) //nolint:contextcheck // the store ends before or after who asks
+	s.store.ahead.Go(func() {
+		defer stop()
+		defer unhook()
+		_, _ = s.materialiseFor(ctx, s.claims.announced)
+	})
 }
 
 // perFile is the part of the time that a file takes to copy which is worth waiting for
@@ -321,7 +366,7 @@ const perFile = 20 * time.Microsecond
 
 // patience is how long to wait rather than copy the tree; 0 where a branch is no copy.
 func (s *flatState) patience() time.Duration {
-	if s.unpacked {
+	if s.unpacked && !s.claims.viewed() {
 		return 0
 	}
 	s.mu.Lock()
@@ -353,7 +398,8 @@ func (m *flatMutable) Commit(ctx context.Context, changes Changes, capture Captu
 	if m.ended {
 		return nil, errors.New("commit: the change has ended already")
 	}
-	next := &flatState{store: m.store, tree: m.tree, layers: slices.Clone(m.parent.layers), uncaptured: m.parent.uncaptured}
+	next := m.store.state()
+	next.tree, next.layers, next.uncaptured = m.tree, slices.Clone(m.parent.layers), m.parent.uncaptured
 	if capture == nil {
 		m.ended = true
 		m.tree.stale = true

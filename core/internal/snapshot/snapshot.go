@@ -53,8 +53,8 @@ type State interface {
 	// Claims splits the state among its consumers; called at most once.
 	// owners[i] identifies the consumer of claim i (its vertex's index), in
 	// ascending order. The last one that is left may change the tree in place;
-	// everybody else gets a tree of its own. Waiting is only ever for owners
-	// of a lower index, so no cycle is possible.
+	// everybody else gets a tree of its own. Without end waiting is only for owners
+	// of a lower index, or who have settled, so no cycle is possible.
 	Claims(owners []int) []Claim
 }
 

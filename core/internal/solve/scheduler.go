@@ -277,14 +277,15 @@ func (s *run) node(ctx context.Context, n *node) {
 }
 
 // prepareBase has the tree that a vertex continues from made ready while its other
-// inputs are in the making; as far as costs little where the cache may still spare it.
-// wait returns when nobody is at it any more.
-func (s *run) prepareBase(ctx context.Context, n *node) (wait func()) {
+// inputs are in the making; without a download where the cache may still spare it.
+// end returns when nobody is at it any more.
+func (s *run) prepareBase(ctx context.Context, n *node) (end func()) {
 	base, ok := graph.Base(n.v)
 	if !ok || len(n.inputs) < 2 || !slices.Contains(n.inputs, base) {
 		return func() {}
 	}
 	from := s.nodes[base.Vertex]
+	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		select {
@@ -301,7 +302,10 @@ func (s *run) prepareBase(ctx context.Context, n *node) (wait func()) {
 			c.Prepare(ctx, s.opts.Cache.Decided(n.v))
 		}
 	})
-	return wg.Wait
+	return func() {
+		stop()
+		wg.Wait()
+	}
 }
 
 // result is what the cache knows of a vertex, or what it yields when it runs.
