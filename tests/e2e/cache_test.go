@@ -579,7 +579,7 @@ func newProxy(t *testing.T, fault func(http.ResponseWriter, *http.Request) bool)
 // TestALargeLayerIsSentWhileItIsMade: with a cache and without, once, and the image is
 // that of a build that sends it afterwards.
 func TestALargeLayerIsSentWhileItIsMade(t *testing.T) {
-	data := make([]byte, 12<<20)
+	data := make([]byte, 32<<20)
 	rand.New(rand.NewSource(7)).Read(data) //nolint:gosec // nothing that gzip makes small
 	dir, proxy := buildContext(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY f /f\n", "f": string(data)}), newProxy(t, nil)
 	var ahead, whole atomic.Int32
@@ -594,6 +594,9 @@ func TestALargeLayerIsSentWhileItIsMade(t *testing.T) {
 	})
 	destination := proxy.addr + "/ahead/app:"
 	for i, flags := range [][]string{{}, {"--cache-repo", proxy.addr + "/ahead/cache"}} {
+		// What is left after 8 MiB is to take longer than to ask for an upload: by
+		// default a fast machine compresses a gigabyte a second.
+		flags = append(flags, "--compression-level", "9")
 		got := onHost(t, append([]string{"build", "--context", dir, "--destination", destination + strconv.Itoa(i)}, flags...)...)
 		require.Equal(t, 0, got.code, got.output)
 		require.Equal(t, int32(i+1), ahead.Load(), got.output)
