@@ -201,11 +201,19 @@ func earlier(o options) (rep report, err error) {
 	if rep.Scale != o.scale || rep.Base != o.base {
 		return report{}, fmt.Errorf("--add: the report is of scale %g on the %s base: measure with the same", rep.Scale, rep.Base)
 	}
+	again := slices.Clone(o.builders)
+	if o.limited() {
+		again = append(again, limit)
+	}
 	rep.Results = slices.DeleteFunc(rep.Results, func(r result) bool {
-		return slices.Contains(o.workloads, r.Workload) && slices.Contains(append([]string{limit}, o.builders...), r.Builder) && slices.Contains(o.states, r.State)
+		return slices.Contains(o.workloads, r.Workload) && slices.Contains(again, r.Builder) && slices.Contains(o.states, r.State)
 	})
 	return rep, nil
 }
+
+// limited says whether the limit is measured: in the rounds of the builder that it is
+// to be held against, and not when others are added.
+func (o options) limited() bool { return slices.Contains(o.builders, inplace) }
 
 // write writes benchmarks.md, and below benchmarks the charts and the JSON.
 func (rep *report) write(dir string) error {
